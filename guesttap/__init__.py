@@ -1,0 +1,1 @@
+"""The data taps: the agent in the guest, its deployment, and the receiver on the appliance."""

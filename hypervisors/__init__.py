@@ -1,0 +1,1 @@
+"""One adapter per hypervisor behind one contract (`hypervisors.base`)."""

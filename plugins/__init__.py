@@ -1,0 +1,1 @@
+"""What administrators touch: the command line, and the server that puts the parts together."""

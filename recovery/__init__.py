@@ -1,0 +1,1 @@
+"""Recovery: points become views, views become NBD exports, images and booted VMs."""
