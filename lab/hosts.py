@@ -1,17 +1,17 @@
 """One libvirt host of the lab: a libvirtd in mount and UTS namespaces of its own, all state in one folder.
 
-    DIR/run, lib, cache, log, etc   bound over libvirt's own directories, inside the namespace only
-    DIR/images                      the storage pool `lastwrite`
-    DIR/serial                      the guests' consoles
+DIR/run, lib, cache, log, etc   bound over libvirt's own directories, inside the namespace only
+DIR/images                      the storage pool `lastwrite`
+DIR/serial                      the guests' consoles
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ import libvirt
 
 from lab import processes
 from lab.errors import LabCommandError, LabUnsupportedError, LabUsageError
-from lab.paths import lab_dir
+from lab.paths import cache_dir, lab_dir
 from lab.run import Report, locked, run, say, wait_until
 
 POOL = "lastwrite"
 SOCKET_PATH_LIMIT = 107  # bytes of a unix socket's path
-BOUND = {"run": "/run/libvirt", "lib": "/var/lib/libvirt", "cache": "/var/cache/libvirt", "log": "/var/log/libvirt"}
+BOUND = ("run", "lib", "cache", "log", "etc")
 START_TIMEOUT_S = 60
 END_TIMEOUT_S = 15
 
@@ -46,7 +46,8 @@ namespaces = []
 cgroup_controllers = []
 stdio_handler = "file"
 """
-# $1 the host's folder, $2 its name. Runs inside the new namespaces and becomes libvirtd.
+# $1 the host's folder, $2 its name. Runs inside the new namespaces. `--daemon` returns when libvirtd has
+# initialised itself, or fails with the reason.
 ENTER = """\
 set -e
 for d in run lib cache log; do
@@ -56,12 +57,12 @@ for d in run lib cache log; do
 done
 mount --bind "$1/etc" /etc/libvirt
 hostname "$2"
-exec libvirtd --pid-file "$1/libvirtd.pid"
+exec libvirtd --daemon --pid-file "$1/libvirtd.pid"
 """
 
 
 def no_libvirt_noise() -> None:
-    """Stop libvirt from printing every error to standard error: errors are raised, and raised ones are told."""
+    """Stop libvirt from printing errors to standard error: they are raised, and so they are told."""
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
 
 
@@ -70,11 +71,15 @@ class Host:
 
     def __init__(self, name: str, *, folder: Path | None = None) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
-            raise LabUsageError(f"host {name!r}: a name is a letter and up to 30 letters, digits or dashes, in lower case")
+            raise LabUsageError(
+                f"host {name!r}: a name is a letter and up to 30 letters, digits or dashes, in lower case"
+            )
         self.name = name
         self.folder = (folder or lab_dir() / name).absolute()
         if len(str(self.socket)) > SOCKET_PATH_LIMIT:
-            raise LabUsageError(f"host {name}: {self.socket}: longer than a socket's path may be ({SOCKET_PATH_LIMIT})")
+            raise LabUsageError(
+                f"host {name}: {self.socket}: longer than a socket's path may be ({SOCKET_PATH_LIMIT})"
+            )
 
     @property
     def socket(self) -> Path:
@@ -113,8 +118,10 @@ class Host:
             self._end_everything()
             self._write_configuration()
             began = time.monotonic()
+            _copy_capabilities(cache_dir() / "libvirt", self.folder / "cache")
             self._start_daemon()
             self._ensure_pool()
+            _copy_capabilities(self.folder / "cache", cache_dir() / "libvirt")
             report(f"host {self.name} is up after {time.monotonic() - began:.1f} s: {self.uri}")
 
     def down(self, *, purge: bool = False, report: Report = say) -> None:
@@ -128,16 +135,20 @@ class Host:
         if purge:
             shutil.rmtree(self.folder)
 
-    @contextlib.contextmanager
-    def connect(self) -> Iterator[libvirt.virConnect]:
-        """Open a connection to the host for the length of a block; raises LabCommandError."""
+    def open(self) -> libvirt.virConnect:
+        """Open a connection to the host, to be closed by the caller; raises LabCommandError."""
         no_libvirt_noise()
         try:
-            connection = libvirt.open(self.uri)
+            return libvirt.open(self.uri)
         except libvirt.libvirtError as error:
             raise LabCommandError(
                 f"host {self.name}: {error.get_error_message()}", hint="`python -m lab up` starts the hosts."
             ) from None
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[libvirt.virConnect]:
+        """Open a connection to the host for the length of a block; raises LabCommandError."""
+        connection = self.open()
         try:
             yield connection
         finally:
@@ -151,7 +162,7 @@ class Host:
         return locked(self.folder.parent / f".{self.name}.lock", timeout_s=START_TIMEOUT_S * 2, report=report)
 
     def _write_configuration(self) -> None:
-        for folder in (*BOUND, "etc", "images", "serial"):
+        for folder in (*BOUND, "images", "serial"):
             (self.folder / folder).mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.folder / "run")  # sockets and state of a daemon that is no more
         (self.folder / "run").mkdir()
@@ -162,37 +173,26 @@ class Host:
         (self.folder / "etc" / "qemu.conf").write_text(QEMU_CONF)
 
     def _start_daemon(self) -> None:
-        log = self.folder / "log" / "start.log"
-        argv = ["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c", ENTER, "sh", self.folder, self.name]
         if not Path("/etc/libvirt").is_dir() or not shutil.which("libvirtd"):
             raise LabUnsupportedError(f"host {self.name}: libvirtd is not installed on this machine")
-        with open(log, "w") as output:
-            daemon = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
-            )
-
-        def answers() -> bool:
-            if daemon.poll() is not None:
-                said = " | ".join(log.read_text(errors="replace").splitlines()[-5:])
-                raise LabCommandError(f"host {self.name}: libvirtd ended with status {daemon.returncode}: {said}")
-            return self.is_up
-
-        wait_until(f"host {self.name}: libvirtd answers (log: {log.parent})", answers, timeout_s=START_TIMEOUT_S)
+        own = ["unshare", "--mount", "--uts", "--propagation", "private"]
+        run([*own, "sh", "-c", ENTER, "sh", self.folder, self.name], timeout_s=START_TIMEOUT_S)
+        what = f"host {self.name}: libvirtd answers (its log is in {self.folder / 'log'})"
+        wait_until(what, lambda: self.is_up, timeout_s=START_TIMEOUT_S)
 
     def _ensure_pool(self) -> None:
         with self.connect() as connection:
             if POOL not in {pool.name() for pool in connection.listAllStoragePools()}:
-                xml = f"<pool type='dir'><name>{POOL}</name><target><path>{self.images}</path></target></pool>"
+                xml = (
+                    f"<pool type='dir'><name>{POOL}</name><target><path>{self.images}</path></target></pool>"
+                )
                 connection.storagePoolDefineXML(xml).setAutostart(1)
             pool = connection.storagePoolLookupByName(POOL)
             if not pool.isActive():
                 pool.create()
 
     def _end_everything(self) -> int:
-        """End the daemon, then what remains in the namespace; returns how many processes were ended.
-
-        The emulators go first: a daemon that lived on would take their end for a crash and could restart them.
-        """
+        """End all that lives in the host's namespace; returns how many processes were ended."""
         here = self.folder / "run"
         living = self.processes()
         for how, limit in ((signal.SIGTERM, END_TIMEOUT_S), (signal.SIGKILL, END_TIMEOUT_S)):
@@ -200,3 +200,13 @@ class Host:
             if not left:
                 return len(living)
         raise LabCommandError(f"host {self.name}: processes {left} did not end")
+
+
+def _copy_capabilities(source: Path, target: Path) -> None:
+    """Copy what libvirt learnt by asking QEMU (8 s); it sees by itself when QEMU or the kernel is another."""
+    for known in source.glob("qemu/capabilities/*.xml"):
+        copy = target / known.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        whole = copy.with_suffix(f".{os.getpid()}")
+        shutil.copyfile(known, whole)
+        whole.rename(copy)

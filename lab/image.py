@@ -44,6 +44,7 @@ LEFT_OUT = ("/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/us
 INITRD_MODULES = ("virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "ahci", "xen_blkfront")
 TAR_TIMEOUT_S = 600
 ASSEMBLE_TIMEOUT_S = 180
+FORGET_AFTER_S = 30 * 86400
 
 
 @dataclass(frozen=True)
@@ -75,19 +76,23 @@ def ensure(report: Report = say) -> Image:
     """
     image = Image(cache_dir() / f"image-{_image_key()}")
     if image.folder.is_dir():
+        os.utime(image.folder)  # `_forget_unused` goes by it
         return image
     if os.geteuid() != 0:
         raise LabUnsupportedError("building the guest image needs root (it mounts a loop device)")
-    with locked(cache_dir() / "image.lock", timeout_s=TAR_TIMEOUT_S + ASSEMBLE_TIMEOUT_S, report=report) as lock:
+    with locked(
+        cache_dir() / "image.lock", timeout_s=TAR_TIMEOUT_S + ASSEMBLE_TIMEOUT_S, report=report
+    ) as lock:
         if not image.folder.is_dir():
             work = _fresh_work_folder()
             _assemble(_ensure_tar(work, lock, report), image, work, lock, report)
             shutil.rmtree(work)
+            _forget_unused()
     return image
 
 
 def copy_disk(image: Image, target: Path, *, disk_format: str = "raw") -> None:
-    """Make a disk of a guest's own from `image` at `target`, as "raw" (sparse) or "qcow2" (no backing file)."""
+    """Make a guest's own disk from `image` at `target`: "raw" (sparse) or "qcow2" (no backing file)."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if disk_format == "raw":
         run(["cp", "--sparse=always", "--reflink=auto", image.base, target], timeout_s=120)
@@ -100,7 +105,12 @@ def _ensure_tar(work: Path, lock: int, report: Report) -> Path:
     if not tar.exists():
         began = time.monotonic()
         report(f"fetching Debian {SUITE} and the guest's packages (about a minute, cached from then on)")
-        run(isolated(_mmdebstrap(work / tar.name)), timeout_s=TAR_TIMEOUT_S, env={"TMPDIR": str(work)}, keep_open=[lock])
+        run(
+            isolated(_mmdebstrap(work / tar.name)),
+            timeout_s=TAR_TIMEOUT_S,
+            env={"TMPDIR": str(work)},
+            keep_open=[lock],
+        )
         (work / tar.name).rename(tar)
         report(f"root file system ready: {tar.stat().st_size >> 20} MiB in {time.monotonic() - began:.0f} s")
     return tar
@@ -110,12 +120,12 @@ def _assemble(tar: Path, image: Image, work: Path, lock: int, report: Report) ->
     began = time.monotonic()
     report("assembling the guest's disk")
     script = Path(__file__).parent / "assemble.sh"
-    argv = ["sh", script, tar, GUEST_FILES, work / "image", str(SIZE_MIB)]
+    argv: list[str | Path] = ["sh", script, tar, GUEST_FILES, work / "image", str(SIZE_MIB)]
     run(isolated(argv), timeout_s=ASSEMBLE_TIMEOUT_S, keep_open=[lock])
     (work / "image" / "root").rmdir()
     (work / "image").rename(image.folder)
     used = image.base.stat().st_blocks * 512 >> 20
-    report(f"guest image ready: {used} MiB of {SIZE_MIB} MiB used, in {time.monotonic() - began:.0f} s: {image.folder}")
+    report(f"guest image ready in {time.monotonic() - began:.0f} s: {used} of {SIZE_MIB} MiB: {image.folder}")
 
 
 def _fresh_work_folder() -> Path:
@@ -125,6 +135,13 @@ def _fresh_work_folder() -> Path:
         shutil.rmtree(work)
     work.mkdir()
     return work
+
+
+def _forget_unused() -> None:
+    """Delete images and tars of other recipes that nobody has asked for in FORGET_AFTER_S seconds."""
+    for old in (*cache_dir().glob("image-*/"), *cache_dir().glob("rootfs-*.tar")):
+        if time.time() - old.stat().st_mtime > FORGET_AFTER_S:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 def _mmdebstrap(tar: Path) -> list[str | Path]:
@@ -145,7 +162,11 @@ def _tar_key() -> str:
 
 
 def _image_key() -> str:
-    parts = [_tar_key().encode(), str(SIZE_MIB).encode(), (Path(__file__).parent / "assemble.sh").read_bytes()]
+    parts = [
+        _tar_key().encode(),
+        str(SIZE_MIB).encode(),
+        (Path(__file__).parent / "assemble.sh").read_bytes(),
+    ]
     for file in sorted(p for p in GUEST_FILES.iterdir() if p.is_file()):
         parts += [file.name.encode(), file.read_bytes()]
     return _hash(parts)

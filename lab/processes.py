@@ -17,7 +17,7 @@ from pathlib import Path
 def lives_in(pid: int, run_dir: Path) -> bool:
     """Tell whether process `pid` is alive and sees `run_dir` as its /run/libvirt."""
     try:
-        return os.path.samefile(f"/proc/{pid}/root/run/libvirt", run_dir) and not _is_zombie(pid)
+        return Path(f"/proc/{pid}/root/run/libvirt").samefile(run_dir) and not _is_zombie(pid)
     except OSError:
         return False
 
@@ -29,7 +29,9 @@ def _is_zombie(pid: int) -> bool:
 
 def inhabitants(run_dir: Path) -> list[int]:
     """Return the PIDs of every process that sees `run_dir` as its /run/libvirt, lowest first."""
-    return sorted(int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and lives_in(int(p.name), run_dir))
+    return sorted(
+        int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and lives_in(int(p.name), run_dir)
+    )
 
 
 def end(pids: Iterable[int], run_dir: Path, *, how: signal.Signals, timeout_s: float) -> list[int]:

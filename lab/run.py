@@ -49,7 +49,9 @@ def run(
     except FileNotFoundError:
         raise LabUnsupportedError(f"{name}: no such program on this machine") from None
     except subprocess.TimeoutExpired:
-        raise LabCommandError(f"{name}: not done after {timeout_s:.0f} s, ended ({' '.join(words)})") from None
+        raise LabCommandError(
+            f"{name}: not done after {timeout_s:.0f} s, ended ({' '.join(words)})"
+        ) from None
     if done.returncode != 0:
         tail = " | ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-5:])
         raise LabCommandError(f"{name}: exit status {done.returncode}: {tail}")
@@ -61,7 +63,16 @@ def isolated(argv: Sequence[str | Path]) -> list[str | Path]:
 
     Whatever it starts or mounts ends with it, and it ends with us, even when we are killed.
     """
-    own = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    own = [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]
     return ["setpriv", "--pdeathsig", "KILL", *own, *argv]
 
 

@@ -7,6 +7,8 @@
 between first and last are missing. Exit status: 0 when all is well, 1 when something is wrong.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import json
@@ -16,12 +18,19 @@ import sqlite3
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict  # the guest may have any Python from 3.8 on
+from typing import Any
 
-EMPTY: Dict[str, Any] = {"integrity": "ok", "rows": 0, "first": None, "last": None, "bad_checksums": 0, "holes": 0}
+EMPTY: dict[str, Any] = {
+    "integrity": "ok",
+    "rows": 0,
+    "first": None,
+    "last": None,
+    "bad_checksums": 0,
+    "holes": 0,
+}
 
 
-def check(path: Path) -> Dict[str, Any]:
+def check(path: Path) -> dict[str, Any]:
     """Check the database at `path`; on a read-only file system check a copy of it and of its log."""
     if not path.is_file():
         return {**EMPTY, "integrity": f"{path}: no such file"}
@@ -34,7 +43,7 @@ def check(path: Path) -> Dict[str, Any]:
         return _check_in_place(Path(folder) / path.name)
 
 
-def _check_in_place(path: Path) -> Dict[str, Any]:
+def _check_in_place(path: Path) -> dict[str, Any]:
     found = dict(EMPTY)
     try:
         database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5)
@@ -48,8 +57,10 @@ def _check_in_place(path: Path) -> Dict[str, Any]:
     return found
 
 
-def _count_rows(database: sqlite3.Connection, found: Dict[str, Any]) -> None:
-    for n, wall_ns, payload, digest in database.execute("SELECT n, wall_ns, payload, sha256 FROM rows ORDER BY n"):
+def _count_rows(database: sqlite3.Connection, found: dict[str, Any]) -> None:
+    for n, wall_ns, payload, digest in database.execute(
+        "SELECT n, wall_ns, payload, sha256 FROM rows ORDER BY n"
+    ):
         if found["last"] is None:
             found["first"] = n
         else:

@@ -1,18 +1,21 @@
 #!/usr/bin/python3
 """The lab's plain files: twenty texts with a manifest of their checksums, to be damaged and had back.
 
-    files.py write [DIR]       create the files and DIR/MANIFEST.sha256 (sha256sum's own form)
-    files.py overwrite [DIR]   overwrite every text in place, as ransomware does; the manifest stays
-    files.py verify [DIR]      print {"ok": 20, "changed": [], "missing": []}; exit status 1 unless all are ok
+files.py write [DIR]       create the files and DIR/MANIFEST.sha256 (sha256sum's own form)
+files.py overwrite [DIR]   overwrite every text in place, as ransomware does; the manifest stays
+files.py verify [DIR]      print {"ok": 20, "changed": [], "missing": []}; exit status 1 unless all are ok
 """
+
+from __future__ import annotations
 
 import argparse
 import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, Tuple  # the guest may have any Python from 3.8 on
+from typing import Any
 
 COUNT = 20
 MANIFEST = "MANIFEST.sha256"
@@ -24,7 +27,9 @@ def write(folder: Path) -> None:
     manifest = []
     for number in range(1, COUNT + 1):
         name = f"letter-{number:02}.txt"
-        lines = (f"Letter {number}, line {line}: every write is kept.\n" for line in range(1, 40 + 10 * number))
+        lines = (
+            f"Letter {number}, line {line}: every write is kept.\n" for line in range(1, 40 + 10 * number)
+        )
         content = "".join(lines).encode()
         (folder / name).write_bytes(content)
         manifest.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
@@ -40,9 +45,9 @@ def overwrite(folder: Path) -> None:
             os.fsync(file.fileno())
 
 
-def verify(folder: Path) -> Dict[str, Any]:
+def verify(folder: Path) -> dict[str, Any]:
     """Compare every listed text with the manifest; {"ok": count, "changed": names, "missing": names}."""
-    found: Dict[str, Any] = {"ok": 0, "changed": [], "missing": []}
+    found: dict[str, Any] = {"ok": 0, "changed": [], "missing": []}
     for digest, path in _listed(folder):
         if not path.is_file():
             found["missing"].append(path.name)
@@ -53,7 +58,7 @@ def verify(folder: Path) -> Dict[str, Any]:
     return found
 
 
-def _listed(folder: Path) -> Iterator[Tuple[str, Path]]:
+def _listed(folder: Path) -> Iterator[tuple[str, Path]]:
     for line in (folder / MANIFEST).read_text(encoding="ascii").splitlines():
         digest, name = line.split("  ", 1)
         yield digest, folder / name

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The lab's database workload: a checksummed row several times a second, and a truth kept off the disk.
 
-Every row of the SQLite table `rows` is (n, wall_ns, payload, sha256). After each commit has returned, one line
+Every row of the SQLite table `rows` is (n, wall_ns, payload, sha256). After each commit has returned, a line
 `n wall_before_commit_ns wall_after_commit_ns` goes to STATE/commits. STATE is on tmpfs: no damage to the
 disk, and no recovery of it, changes that file, so a recovered database can be compared with what was true.
 
@@ -25,7 +25,10 @@ import time
 from pathlib import Path
 
 PAYLOAD_BYTES = 2048
-SCHEMA = "CREATE TABLE IF NOT EXISTS rows (n INTEGER PRIMARY KEY, wall_ns INTEGER NOT NULL, payload BLOB NOT NULL, sha256 TEXT NOT NULL)"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS rows
+    (n INTEGER PRIMARY KEY, wall_ns INTEGER NOT NULL, payload BLOB NOT NULL, sha256 TEXT NOT NULL)
+"""
 
 
 def row_digest(n: int, wall_ns: int, payload: bytes) -> str:
@@ -57,7 +60,9 @@ class Workload:
         """Commit the next row durably, then note it in STATE/commits."""
         n, wall_ns, payload = self._next, time.time_ns(), os.urandom(PAYLOAD_BYTES)
         self._rows.execute("BEGIN IMMEDIATE")
-        self._rows.execute("INSERT INTO rows VALUES (?,?,?,?)", (n, wall_ns, payload, row_digest(n, wall_ns, payload)))
+        self._rows.execute(
+            "INSERT INTO rows VALUES (?,?,?,?)", (n, wall_ns, payload, row_digest(n, wall_ns, payload))
+        )
         before = time.time_ns()
         self._rows.execute("COMMIT")
         with open(self._state / "commits", "a", encoding="ascii") as commits:

@@ -1,0 +1,3 @@
+"""Fixtures that several parts share."""
+
+pytest_plugins = ["tests.lab_fixtures"]
