@@ -28,7 +28,7 @@ class ProtocolError(IntegrityError):
 
 def encode(message: Message) -> bytes:
     """Return the bytes of one message; it has a key `type`."""
-    body = msgpack.packb(message)
+    body: bytes = msgpack.packb(message)
     if len(body) > MAX_BODY_BYTES:
         raise ProtocolError(f"a message {message['type']} of {len(body)} bytes is too long to send")
     return _PREFIX.pack(MAGIC, len(body)) + body
