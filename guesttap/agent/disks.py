@@ -1,0 +1,93 @@
+"""Reading the tapped disks themselves, past the page cache, in pieces."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence
+
+from journal.frame import BLOCK
+
+if TYPE_CHECKING:
+    from guesttap.bpf.disks import Disk
+
+PIECE_BYTES = 1 << 20
+_NOTHING = bytes(PIECE_BYTES)
+
+
+class Run(NamedTuple):
+    """A range of a piece that is all zero, or is not: `offset` and `length` in bytes from the piece's start."""
+
+    zero: bool
+    offset: int
+    length: int
+
+
+class DiskReader:
+    """Reads tapped disks with O_DIRECT, so that what comes is what the disk has. `close` it.
+
+    `unreadable_bytes` counts blocks that the drive could not read; they are given as zeros.
+    """
+
+    def __init__(self, disks: Sequence[Disk]) -> None:
+        self._paths = {disk.index: disk.path for disk in disks}
+        self._sizes = {disk.index: disk.bytes for disk in disks}
+        self._descriptors: dict[int, int] = {}
+        self._memory = mmap.mmap(-1, PIECE_BYTES)
+        self.unreadable_bytes = 0
+
+    def read(self, disk: int, offset: int, length: int) -> memoryview:
+        """Return up to 1 MiB of a disk (multiples of its sector size); valid until the next call.
+
+        Less comes at the disk's end. Raises OSError when the disk is gone.
+        """
+        length = max(0, min(length, PIECE_BYTES, self._sizes[disk] - offset))
+        view = memoryview(self._memory)[:length]
+        try:
+            self._read_into(disk, offset, view)
+        except OSError:
+            for start in range(0, length, BLOCK):
+                self._read_block(disk, offset + start, view[start : start + BLOCK])
+        return view
+
+    def close(self) -> None:
+        """Close the disks."""
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def _read_into(self, disk: int, offset: int, view: memoryview) -> None:
+        descriptor = self._descriptors.get(disk)
+        if descriptor is None:
+            flags = os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC
+            descriptor = self._descriptors[disk] = os.open(self._paths[disk], flags)
+        done = 0
+        while done < len(view):
+            count = os.preadv(descriptor, [view[done:]], offset + done)
+            if not count:
+                raise OSError(f"{self._paths[disk]} ends at {offset + done}")
+            done += count
+
+    def _read_block(self, disk: int, offset: int, view: memoryview) -> None:
+        try:
+            self._read_into(disk, offset, view)
+        except OSError:
+            if not Path(self._paths[disk]).exists():
+                raise
+            view[:] = _NOTHING[: len(view)]
+            self.unreadable_bytes += len(view)
+
+
+def runs(piece: memoryview) -> Iterator[Run]:
+    """Yield the stretches of a piece that are zero or not, in blocks of 4096 bytes, each as long as it can be."""
+    if piece == memoryview(_NOTHING)[: len(piece)]:
+        yield Run(True, 0, len(piece))
+        return
+    start, zero = 0, piece[:BLOCK] == _NOTHING[: min(BLOCK, len(piece))]
+    for offset in range(BLOCK, len(piece), BLOCK):
+        block = piece[offset : offset + BLOCK]
+        if (block == _NOTHING[: len(block)]) != zero:
+            yield Run(zero, start, offset - start)
+            start, zero = offset, not zero
+    yield Run(zero, start, len(piece) - start)

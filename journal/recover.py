@@ -1,0 +1,70 @@
+"""Opening after a crash: a torn tail is cut off, damage inside is named (journal-format.md, "Durability")."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from journal import layout, metalog
+from journal.data import SegmentData
+from journal.scan import SegmentScan
+from journal.storage import NEW_SUFFIX, sync_folder
+
+
+class Recovery(NamedTuple):
+    """What opening found: bytes cut off the last segment, LSN ranges whose data is bad with the reasons."""
+
+    path: Path | None
+    cut_bytes: int
+    damaged: list[tuple[int, int, str]]
+
+
+def recover(folder: Path, timeline: int) -> Recovery:
+    """Make the last segment of a timeline and the metadata log fit to go on with. The journal is locked."""
+    _cut_meta_log(folder / layout.META_LOG)
+    home = layout.timeline_folder(folder, timeline)
+    for left in home.glob(f"*{NEW_SUFFIX}"):
+        left.unlink()
+    segments = layout.segments(folder, timeline)
+    if not segments:
+        return Recovery(None, 0, [])
+    first_lsn, path = segments[-1]
+    scan = SegmentScan(path, first_lsn)
+    scan.extend()
+    if scan.sealed:
+        return Recovery(path, 0, [])
+    if scan.header is None and not scan.frame_count:
+        size = path.stat().st_size
+        path.unlink()  # nothing in it was ever acknowledged; the next append makes it again
+        sync_folder(home)
+        return Recovery(path, size, [])
+    return _recover_tail(scan)
+
+
+def _recover_tail(scan: SegmentScan) -> Recovery:
+    data = SegmentData(scan)
+    frames = scan.frames.array()
+    bad = {i: reason for i in range(scan.frame_count) if (reason := data.damaged(i)) is not None}
+    end, index = scan.end, scan.frame_count - 1
+    while index in bad:
+        end = int(frames[index]["offset"])
+        del bad[index]
+        index -= 1
+    cut = scan.path.stat().st_size - end
+    if cut:
+        with open(scan.path, "r+b") as file:
+            file.truncate(end)
+            os.fsync(file.fileno())
+    ranges = [(int(frames[i]["first_lsn"]), int(frames[i]["records"]), bad[i]) for i in sorted(bad)]
+    return Recovery(scan.path, cut, [(first, first + records, reason) for first, records, reason in ranges])
+
+
+def _cut_meta_log(path: Path) -> None:
+    if not path.exists():
+        return
+    end = metalog.read(path).end
+    if path.stat().st_size > end:
+        with open(path, "r+b") as file:
+            file.truncate(end)
+            os.fsync(file.fileno())

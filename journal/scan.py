@@ -1,0 +1,252 @@
+"""Walking a segment: the heads of its frames become columns, notes, and named ranges of damage.
+
+Only heads are read, never payloads. A scan can be extended when the segment has grown.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import xxhash
+
+from journal import frame, layout, notes, table
+from journal.frame import BLOCK, HEADER_BYTES, SECTOR, FrameError, FrameHeader
+from lastwrite.errors import LastwriteError
+
+FRAME = np.dtype(
+    [
+        ("offset", "<i8"),
+        ("data", "<i8"),
+        ("data_bytes", "<i8"),
+        ("first_lsn", "<i8"),
+        ("records", "<i8"),
+        ("row", "<i8"),
+        ("epoch", "<i8"),
+        ("kind", "<i8"),
+        ("base_time", "<u8"),
+        ("position", "<u8"),
+        ("payload_sum", "<u8"),
+        ("head_sum", "<u8"),
+    ]
+)
+_STEP = 1 << 20
+
+
+class PlacedNote(NamedTuple):
+    """A note, the LSN that it stands after, and the epoch of its frame."""
+
+    lsn: int
+    epoch: int
+    note: notes.Parsed
+
+
+class BadRange(NamedTuple):
+    """Bytes that are no correct frames: where, which LSNs and epochs they held."""
+
+    offset: int
+    end: int
+    first_lsn: int
+    next_lsn: int
+    low_epoch: int
+    high_epoch: int
+    reason: str
+
+
+class _Found(NamedTuple):
+    header: FrameHeader
+    head: bytes
+    rows: table.Table
+    notes: list[notes.Parsed]
+
+
+class SegmentScan:
+    """What the heads of one segment say. `end` is where the last correct frame ends (bytes)."""
+
+    def __init__(self, path: Path, first_lsn: int) -> None:
+        self.path = path
+        self.first_lsn = first_lsn
+        self.header: layout.SegmentHeader | None = None
+        self.footer: layout.Footer | None = None
+        self.next_lsn = first_lsn
+        self.epoch = 0
+        self.end = BLOCK
+        self.limit = 0
+        self.frames = table.Column(FRAME)
+        self.frame_count = self.record_count = 0
+        self.rows = table.Column(table.RECORD)
+        self.places = table.Column(np.int64)
+        self.notes: list[PlacedNote] = []
+        self.bad: list[BadRange] = []
+        self.tail_reason = ""
+        self.last_head_sum = 0
+        self.last_offset = 0
+        self._digest: layout.Digest = xxhash.xxh3_128()
+
+    @property
+    def digest(self) -> bytes:
+        """Digest of the header and the headers of the frames so far."""
+        return self._digest.digest()
+
+    @property
+    def following_lsn(self) -> int:
+        """The LSN that comes after this segment, also when its last frames are damaged."""
+        return max(self.next_lsn, self.footer.next_lsn) if self.footer else self.next_lsn
+
+    def digest_state(self) -> layout.Digest:
+        """Return a copy of the running digest, for a writer that goes on."""
+        return self._digest.copy()
+
+    @property
+    def sealed(self) -> bool:
+        """Whether a footer was found: nothing more will be added."""
+        return self.footer is not None
+
+    def extend(self) -> None:
+        """Take in what was added since the last time. Raises OSError."""
+        if self.sealed:
+            return
+        with open(self.path, "rb", buffering=0) as file:
+            fd = file.fileno()
+            size = os.fstat(fd).st_size
+            if not self.limit:
+                self._read_header(fd)
+            self.footer = self._footer(fd, size)
+            self.limit = self.footer.length if self.footer else size
+            self._walk(fd)
+
+    def still_holds(self) -> bool:
+        """Return whether the last frame seen is still there (a writer without space takes frames back)."""
+        if not self.frame_count or self.sealed:
+            return True
+        with open(self.path, "rb", buffering=0) as file:
+            data = os.pread(file.fileno(), HEADER_BYTES, self.last_offset)
+        return data[56:64] == self.last_head_sum.to_bytes(8, "little")
+
+    def _read_header(self, fd: int) -> None:
+        data = os.pread(fd, BLOCK, 0)
+        self._digest.update(data)
+        self.header = layout.unpack_segment_header(data)
+
+    def _footer(self, fd: int, size: int) -> layout.Footer | None:
+        if size < 2 * BLOCK:
+            return None
+        footer = layout.unpack_footer(os.pread(fd, BLOCK, size - BLOCK))
+        return footer if footer and footer.length == size - BLOCK else None
+
+    def _walk(self, fd: int) -> None:
+        while self.end + BLOCK <= self.limit:
+            found = self._frame_at(fd, self.end, 0)
+            if isinstance(found, _Found):
+                self._add(self.end, found)
+                continue
+            place = self._resync(fd, self.end)
+            if place is None:
+                self.tail_reason = found
+                return
+            following = self._frame_at(fd, place, place - self.end)
+            assert isinstance(following, _Found)
+            self._add_bad(place, following, found)
+            self._add(place, following)
+        self.tail_reason = "" if self.end == self.limit else "a frame is torn"
+
+    def _frame_at(self, fd: int, offset: int, skipped: int) -> _Found | str:
+        """Return the frame at `offset`, or why there is none; `skipped` bytes before it were unreadable."""
+        head = os.pread(fd, BLOCK, offset)
+        try:
+            header = frame.parse_header(head)
+            if offset + header.frame_bytes > self.limit:
+                return f"the frame at LSN {header.first_lsn} is torn"
+            if header.head_bytes > BLOCK:
+                head += os.pread(fd, header.head_bytes - BLOCK, offset + BLOCK)
+            frame.verify(header, head)
+            rows = table.table_of(header, head)
+            reason = self._misplaced(header, skipped) or table.problem(header, rows)
+            if reason:
+                return f"the frame at LSN {header.first_lsn} is wrong: {reason}"
+            parsed = [notes.parse(note) for note in frame.notes(header, head)] if header.notes_bytes else []
+        except LastwriteError as error:
+            return error.message
+        return _Found(header, head, rows, [note for note in parsed if note is not None])
+
+    def _misplaced(self, header: FrameHeader, skipped: int) -> str | None:
+        # Data of a guest may itself hold frames: after damage only one that fits the place by its
+        # numbers is taken. A lost record took at least 16 bytes, a lost epoch a frame.
+        if not 0 <= header.first_lsn - self.next_lsn <= skipped // frame.RECORD_BYTES:
+            return f"LSN {self.next_lsn} is due here"
+        if self.epoch and not 0 <= header.epoch - self.epoch <= 1 + skipped // BLOCK:
+            return f"epoch {self.epoch} or the next is due here, not {header.epoch}"
+        return None
+
+    def _resync(self, fd: int, bad: int) -> int | None:
+        """Return where the next correct frame begins after the bad bytes at `bad`, or None."""
+        by_length = self._after_bad_frame(fd, bad)
+        if by_length is not None:
+            return by_length
+        place = bad + BLOCK
+        while place + BLOCK <= self.limit:
+            chunk = os.pread(fd, min(_STEP, self.limit - place) // BLOCK * BLOCK, place)
+            words = np.frombuffer(chunk, "<u4", len(chunk) // BLOCK * (BLOCK // 4))[:: BLOCK // 4]
+            for block in np.flatnonzero(words == int.from_bytes(frame.MAGIC, "little")).tolist():
+                if self._whole(fd, place + block * BLOCK, bad):
+                    return int(place + block * BLOCK)
+            place += max(len(chunk), BLOCK)
+        return None
+
+    def _after_bad_frame(self, fd: int, bad: int) -> int | None:
+        """Return where the frame at `bad` ends by its own header, when a correct frame follows just there."""
+        try:
+            header = frame.parse_header(os.pread(fd, HEADER_BYTES, bad))
+        except FrameError:
+            return None
+        place = bad + header.frame_bytes
+        found = self._frame_at(fd, place, place - bad)
+        fits = isinstance(found, _Found) and found.header.first_lsn == header.next_lsn
+        return place if fits and header.first_lsn == self.next_lsn else None
+
+    def _whole(self, fd: int, place: int, bad: int) -> bool:
+        found = self._frame_at(fd, place, place - bad)
+        if isinstance(found, str):
+            return False
+        data = os.pread(fd, found.header.payload_bytes, place + found.header.head_bytes)
+        return bool(xxhash.xxh3_64_intdigest(data) == found.header.payload_sum)
+
+    def _add_bad(self, place: int, following: _Found, reason: str) -> None:
+        begins = any(isinstance(note, notes.EpochNote) for note in following.notes)
+        high = following.header.epoch - 1 if begins else following.header.epoch
+        low = min(self.epoch, high) if self.epoch else 0
+        bad = BadRange(self.end, place, self.next_lsn, following.header.first_lsn, low, high, reason)
+        self.bad.append(bad)
+
+    def _add(self, offset: int, found: _Found) -> None:
+        header = found.header
+        data = offset + header.head_bytes
+        self.frames.add(
+            (
+                offset,
+                data,
+                header.payload_bytes,
+                header.first_lsn,
+                header.records,
+                self.record_count,
+                header.epoch,
+                header.kind,
+                header.base_time,
+                header.position,
+                header.payload_sum,
+                header.head_sum,
+            )
+        )
+        if header.records:
+            lengths = table.data_sectors(found.rows)
+            self.rows.extend(found.rows)
+            self.places.extend(np.cumsum(lengths) - lengths + data // SECTOR)
+        self.notes += [PlacedNote(header.next_lsn - 1, header.epoch, note) for note in found.notes]
+        self._digest.update(found.head[:HEADER_BYTES])
+        self.frame_count += 1
+        self.record_count += header.records
+        self.next_lsn, self.epoch = header.next_lsn, header.epoch
+        self.last_offset, self.last_head_sum = offset, header.head_sum
+        self.end = offset + header.frame_bytes

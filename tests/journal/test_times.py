@@ -1,0 +1,120 @@
+"""An instant finds its record: by the records' times, through the notes' clocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from journal.errors import NoSuchDisk, NotRecoverable
+from journal.frame import CAPTURED, ZERO, FrameBuilder
+from journal.info import info
+from journal.reader import JournalReader
+from journal.writer import JournalWriter
+from tests.journal.tap import WALL, Guest, Tap, note
+
+SECOND = 1_000_000_000
+
+
+def record(tap: Tap, mono: int) -> int:
+    builder = FrameBuilder(CAPTURED)
+    builder.add_extent(ZERO, 0, 0, 1, mono)
+    tap.mono = mono
+    tap.send(builder)
+    return tap.writer.next_lsn - 1
+
+
+def build(folder: Path, order: str = "total") -> dict[str, int]:
+    """Two epochs: the second one after a reboot, its monotonic clock began again."""
+    lsns = {}
+    with JournalWriter.create(folder, "web01") as writer:
+        tap = Tap(writer, {0: 4096}, order)
+        tap.mono = 100 * SECOND
+        tap.begin()
+        tap.cut("sync-end")
+        lsns["a"] = record(tap, 101 * SECOND)
+        lsns["b"] = record(tap, 103 * SECOND)
+        # The wall clock was set forward by 50 s: from this cut on it counts.
+        tap.notes(tap.cut_note() | note("cut", 104 * SECOND) | {"wall": WALL + 154 * SECOND})
+        lsns["c"] = record(tap, 105 * SECOND)
+        tap.notes(note("gap", 106 * SECOND, reason="reboot") | {"wall": WALL + 156 * SECOND})
+        tap.mono = 5 * SECOND
+        tap.notes(tap.epoch_note(2, "bitmap", wall=WALL + 200 * SECOND), epoch=2)
+        tap.notes(tap.cut_note("sync-end") | {"wall": WALL + 200 * SECOND})
+        lsns["d"] = record(tap, 7 * SECOND)
+    return lsns
+
+
+def test_a_wall_time_means_every_record_up_to_it_and_none_after(tmp_path: Path) -> None:
+    lsns = build(tmp_path / "j")
+    reader = JournalReader(tmp_path / "j")
+    for seconds, name, covered in [
+        (101, "a", True),
+        (102.9, "a", True),
+        (103, "b", True),
+        (154.5, "b", True),
+        (155, "c", True),
+        (156, "c", True),
+        (180, "c", False),
+        (201, "c", True),
+        (202, "d", True),
+        (202.1, "d", False),
+    ]:
+        found = reader.lsn_at(WALL + int(seconds * SECOND))
+        assert (found.lsn, found.covered) == (lsns[name], covered), seconds
+        assert bool(found.reason) != covered
+    assert reader.lsn_at(WALL).covered is False
+    assert reader.last_time() == WALL + 202 * SECOND
+    for name, seconds in {"a": 101, "b": 103, "c": 155, "d": 202}.items():
+        assert reader.record_time(lsns[name]) == WALL + seconds * SECOND
+    with pytest.raises(NotRecoverable):
+        reader.record_time(99)
+
+
+def test_a_reader_that_was_refreshed_knows_what_a_new_one_knows(tmp_path: Path) -> None:
+    folder = tmp_path / "j"
+    with JournalWriter.create(folder, "web01", segment_bytes=60_000) as writer:
+        guest = Guest(3, Tap(writer, {0: 8 * 4096}))
+        reader = JournalReader(folder)
+        fork = 0
+        for step in range(12):
+            guest.epoch(valid=step % 3 != 1)
+            if step == 4:
+                fork = writer.fork(reader.latest() or 0, "fork")
+            for _ in range(2):
+                reader.refresh()
+                fresh = JournalReader(folder)
+                for timeline in (1, fork) if fork else (1,):
+                    ours, theirs = reader.lineage(timeline).history, fresh.lineage(timeline).history
+                    assert (ours.epochs, ours.cuts, ours.spans) == (theirs.epochs, theirs.cuts, theirs.spans)
+                    assert (ours.clocks, ours.cursors) == (theirs.clocks, theirs.cursors)
+                assert reader.last_time() == fresh.last_time() and reader.cuts() == fresh.cuts()
+                assert reader.lsn_at(WALL + guest.tap.mono - 9000) == fresh.lsn_at(
+                    WALL + guest.tap.mono - 9000
+                )
+
+
+def test_a_tap_that_polls_is_exact_at_cuts_only(tmp_path: Path) -> None:
+    lsns = build(tmp_path / "j", "cycle")
+    reader = JournalReader(tmp_path / "j")
+    assert reader.lsn_at(WALL + 155 * SECOND).lsn == lsns["b"]
+    assert reader.latest() == lsns["c"]
+    for lsn, good in {lsns["a"]: False, lsns["b"]: True, lsns["d"]: False}.items():
+        assert reader.lineage().history.is_point(lsn) == good
+    with pytest.raises(NotRecoverable, match="cuts only") as refusal:
+        reader.resolve(lsns["a"], 0)
+    assert refusal.value.details["before"] == 0 and refusal.value.details["after"] == lsns["b"]
+
+
+def test_disks_are_found_by_name_and_number_and_info_shows_all(tmp_path: Path) -> None:
+    build(tmp_path / "j")
+    reader = JournalReader(tmp_path / "j")
+    assert reader.resolve(2, "vda").disk_bytes == reader.resolve(2, 0).disk_bytes == 4096
+    with pytest.raises(NoSuchDisk, match="vda"):
+        reader.resolve(2, "vdb")
+    shown = info(tmp_path / "j")
+    (line,) = shown["timelines"]
+    assert (shown["name"], shown["format"], shown["damage"]) == ("web01", 1, [])
+    assert (line["name"], line["last_lsn"], line["latest"], line["cuts"]) == ("main", 4, 4, 3)
+    assert [e["gap_reason"] for e in line["epochs"]] == ["reboot", None]
+    assert shown["bytes"] > 4096 and line["first_time"] == WALL + 100 * SECOND
