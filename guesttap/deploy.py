@@ -37,7 +37,7 @@ class GuestUnsuitableError(UnsupportedError):
     """The agent cannot run in this guest; `details` has the problems."""
 
     code = "guest-unsuitable"
-    hint = "Each problem names its remedy: `lastwrite vm probe VM` lists them again."
+    hint = "Each problem names its remedy. Do it, then protect the VM again."
 
 
 class DeployFailedError(UnavailableError):

@@ -32,7 +32,7 @@ def segment_damage(timeline: int, scans: Sequence[SegmentScan], due: int, journa
             found.append(Damage(timeline, *where, low, bad.high_epoch))
         epoch = scan.epoch or epoch
         due = scan.next_lsn
-        if scan.tail_reason and (scan.sealed or index + 1 < len(scans)):
+        if scan.tail_reason and (scan.sealed or scan.suspect or index + 1 < len(scans)):
             due = _damaged_end(found, timeline, scan, scans[index + 1 :], epoch)
     return found
 
@@ -41,7 +41,7 @@ def _damaged_end(
     found: list[Damage], timeline: int, scan: SegmentScan, later: Sequence[SegmentScan], epoch: int
 ) -> int:
     """Name the bad bytes at the end of a segment that is not the one in use; return the LSN that follows."""
-    following = scan.footer.next_lsn if scan.footer else later[0].first_lsn
+    following = later[0].first_lsn if later and not scan.footer else scan.following_lsn
     known = bool(later) and later[0].frame_count > 0
     high = int(later[0].frames.array()["epoch"][0]) if known else epoch + 1
     if later and any(

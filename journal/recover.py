@@ -47,6 +47,8 @@ def _recover_tail(scan: SegmentScan) -> Recovery:
     frames = scan.frames.array()
     bad = {i: reason for i in range(scan.frame_count) if (reason := data.damaged(i)) is not None}
     end, index = scan.end, scan.frame_count - 1
+    if scan.suspect:  # frames follow the bad bytes: nothing is cut off, the writer goes on in a new segment
+        end, index = scan.limit, -1
     while index in bad:
         end = int(frames[index]["offset"])
         del bad[index]

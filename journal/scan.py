@@ -6,6 +6,7 @@ Only heads are read, never payloads. A scan can be extended when the segment has
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ FRAME = np.dtype(
     ]
 )
 _STEP = 1 << 20
+_ANY_LSN = 1 << 70
 
 
 class PlacedNote(NamedTuple):
@@ -81,6 +83,7 @@ class SegmentScan:
         self.notes: list[PlacedNote] = []
         self.bad: list[BadRange] = []
         self.tail_reason = ""
+        self.suspect = False
         self.last_head_sum = 0
         self.last_offset = 0
         self._digest: layout.Digest = xxhash.xxh3_128()
@@ -93,7 +96,11 @@ class SegmentScan:
     @property
     def following_lsn(self) -> int:
         """The LSN that comes after this segment, also when its last frames are damaged."""
-        return max(self.next_lsn, self.footer.next_lsn) if self.footer else self.next_lsn
+        if self.footer:
+            return max(self.next_lsn, self.footer.next_lsn)
+        # More records than this cannot lie in the suspect bytes: their LSNs are never used again.
+        lost = (self.limit - self.end) // frame.RECORD_BYTES + 1 if self.suspect else 0
+        return self.next_lsn + lost
 
     def digest_state(self) -> layout.Digest:
         """Return a copy of the running digest, for a writer that goes on."""
@@ -138,21 +145,22 @@ class SegmentScan:
 
     def _walk(self, fd: int) -> None:
         while self.end + BLOCK <= self.limit:
-            found = self._frame_at(fd, self.end, 0)
-            if isinstance(found, _Found):
-                self._add(self.end, found)
-                continue
-            place = self._resync(fd, self.end)
-            if place is None:
-                self.tail_reason = found
-                return
-            following = self._frame_at(fd, place, place - self.end)
-            assert isinstance(following, _Found)
-            self._add_bad(place, following, found)
-            self._add(place, following)
+            found = self._frame_at(fd, self.end, self.next_lsn, self.epoch)
+            if isinstance(found, str):
+                place = self._resync(fd, self.end)
+                if place is None:
+                    self.tail_reason = found
+                    return
+                following = self._frame_at(fd, place, self.next_lsn, self.epoch, place - self.end)
+                assert isinstance(following, _Found)
+                self._add_bad(place, following, found)
+                found = following
+            else:
+                place = self.end
+            self._add(place, found)
         self.tail_reason = "" if self.end == self.limit else "a frame is torn"
 
-    def _frame_at(self, fd: int, offset: int, skipped: int) -> _Found | str:
+    def _frame_at(self, fd: int, offset: int, due: int, epoch: int, skipped: int = 0) -> _Found | str:
         """Return the frame at `offset`, or why there is none; `skipped` bytes before it were unreadable."""
         head = os.pread(fd, BLOCK, offset)
         try:
@@ -163,7 +171,7 @@ class SegmentScan:
                 head += os.pread(fd, header.head_bytes - BLOCK, offset + BLOCK)
             frame.verify(header, head)
             rows = table.table_of(header, head)
-            reason = self._misplaced(header, skipped) or table.problem(header, rows)
+            reason = _misplaced(header, due, epoch, skipped) or table.problem(header, rows)
             if reason:
                 return f"the frame at LSN {header.first_lsn} is wrong: {reason}"
             parsed = [notes.parse(note) for note in frame.notes(header, head)] if header.notes_bytes else []
@@ -171,29 +179,34 @@ class SegmentScan:
             return error.message
         return _Found(header, head, rows, [note for note in parsed if note is not None])
 
-    def _misplaced(self, header: FrameHeader, skipped: int) -> str | None:
-        # Data of a guest may itself hold frames: after damage only one that fits the place by its
-        # numbers is taken. A lost record took at least 16 bytes, a lost epoch a frame.
-        if not 0 <= header.first_lsn - self.next_lsn <= skipped // frame.RECORD_BYTES:
-            return f"LSN {self.next_lsn} is due here"
-        if self.epoch and not 0 <= header.epoch - self.epoch <= 1 + skipped // BLOCK:
-            return f"epoch {self.epoch} or the next is due here, not {header.epoch}"
-        return None
-
     def _resync(self, fd: int, bad: int) -> int | None:
-        """Return where the next correct frame begins after the bad bytes at `bad`, or None."""
+        """Return where the next correct frame begins after the bad bytes at `bad`, or None.
+
+        Data of a guest may itself hold frames. So one that was only found by looking is taken when an unbroken
+        chain leads from it to the end of the segment; when there are frames but no such chain, the rest is
+        `suspect`: nothing of it is served, and nothing of it may be cut off.
+        """
         by_length = self._after_bad_frame(fd, bad)
         if by_length is not None:
             return by_length
-        place = bad + BLOCK
+        broken: set[int] = set()
+        for place in self._magics(fd, bad + BLOCK):
+            found = self._whole(fd, place, bad) if place not in broken else None
+            if found is None:
+                continue
+            if self._leads_to_end(fd, place, found.header, broken):
+                return place
+            self.suspect = True
+        return None
+
+    def _magics(self, fd: int, place: int) -> Iterator[int]:
+        """Yield the aligned places from `place` on where a frame may begin."""
         while place + BLOCK <= self.limit:
             chunk = os.pread(fd, min(_STEP, self.limit - place) // BLOCK * BLOCK, place)
             words = np.frombuffer(chunk, "<u4", len(chunk) // BLOCK * (BLOCK // 4))[:: BLOCK // 4]
             for block in np.flatnonzero(words == int.from_bytes(frame.MAGIC, "little")).tolist():
-                if self._whole(fd, place + block * BLOCK, bad):
-                    return int(place + block * BLOCK)
+                yield place + block * BLOCK
             place += max(len(chunk), BLOCK)
-        return None
 
     def _after_bad_frame(self, fd: int, bad: int) -> int | None:
         """Return where the frame at `bad` ends by its own header, when a correct frame follows just there."""
@@ -201,17 +214,41 @@ class SegmentScan:
             header = frame.parse_header(os.pread(fd, HEADER_BYTES, bad))
         except FrameError:
             return None
+        if header.first_lsn != self.next_lsn:
+            return None
         place = bad + header.frame_bytes
-        found = self._frame_at(fd, place, place - bad)
-        fits = isinstance(found, _Found) and found.header.first_lsn == header.next_lsn
-        return place if fits and header.first_lsn == self.next_lsn else None
+        found = self._frame_at(fd, place, self.next_lsn, self.epoch, place - bad)
+        return place if isinstance(found, _Found) and found.header.first_lsn == header.next_lsn else None
 
-    def _whole(self, fd: int, place: int, bad: int) -> bool:
-        found = self._frame_at(fd, place, place - bad)
+    def _whole(self, fd: int, place: int, bad: int) -> _Found | None:
+        """Return the frame at `place` when it fits after the bad bytes by its numbers, and its data matches."""
+        found = self._frame_at(fd, place, self.next_lsn, self.epoch, place - bad)
         if isinstance(found, str):
-            return False
+            return None
         data = os.pread(fd, found.header.payload_bytes, place + found.header.head_bytes)
-        return bool(xxhash.xxh3_64_intdigest(data) == found.header.payload_sum)
+        return found if xxhash.xxh3_64_intdigest(data) == found.header.payload_sum else None
+
+    def _leads_to_end(self, fd: int, place: int, header: FrameHeader, broken: set[int]) -> bool:
+        """Return whether frames follow one another from `place` to the end; else add their places to `broken`."""
+        chain = []
+        while place not in broken:
+            chain.append(place)
+            place += header.frame_bytes
+            following = self._frame_at(fd, place, header.next_lsn, header.epoch)
+            if isinstance(following, str):
+                break
+            header = following.header
+        if place not in broken and self._is_end(fd, place, header.next_lsn):
+            return True
+        broken.update(chain)
+        return False
+
+    def _is_end(self, fd: int, place: int, next_lsn: int) -> bool:
+        if self.footer:
+            return place == self.limit and next_lsn == self.footer.next_lsn
+        # In use: at most a torn frame follows, in which nothing looks like one that is whole.
+        later = (self._frame_at(fd, p, 0, 0, _ANY_LSN) for p in self._magics(fd, place))
+        return not any(isinstance(found, _Found) for found in later)
 
     def _add_bad(self, place: int, following: _Found, reason: str) -> None:
         begins = any(isinstance(note, notes.EpochNote) for note in following.notes)
@@ -250,3 +287,12 @@ class SegmentScan:
         self.next_lsn, self.epoch = header.next_lsn, header.epoch
         self.last_offset, self.last_head_sum = offset, header.head_sum
         self.end = offset + header.frame_bytes
+
+
+def _misplaced(header: FrameHeader, due: int, epoch: int, skipped: int) -> str | None:
+    # A record that was lost took at least 16 bytes, an epoch that was lost a frame.
+    if not 0 <= header.first_lsn - due <= skipped // frame.RECORD_BYTES:
+        return f"LSN {due} is due here"
+    if epoch and not 0 <= header.epoch - epoch <= 1 + skipped // BLOCK:
+        return f"epoch {epoch} or the next is due here, not {header.epoch}"
+    return None

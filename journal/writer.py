@@ -99,6 +99,8 @@ class JournalWriter:
             return layout.NO_DIGEST
         if scans[-1].footer:
             return scans[-1].footer.digest
+        if scans[-1].suspect:
+            return scans[-1].digest
         self._active = ActiveSegment.reopen(scans[-1])
         return layout.NO_DIGEST
 

@@ -92,5 +92,5 @@ def all_errors() -> List[Type[LastwriteError]]:  # noqa: UP006
     while queue:
         kind = queue.pop(0)
         found.setdefault(kind.code, kind)
-        queue.extend(sorted(kind.__subclasses__(), key=lambda k: k.code))
+        queue.extend(sorted(kind.__subclasses__(), key=lambda k: (k.code, k.__module__)))
     return list(found.values())

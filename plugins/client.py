@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +52,7 @@ class ControlClient:
             raise _error_of(response)
         return kind.model_validate_json(response.content)
 
-    def stream(self, path: str, body: Any) -> Iterator[Event]:
+    def stream(self, path: str, body: Any) -> Generator[Event, None, None]:
         """Yield the events of a long operation, the one with the result last. Raises as `ask`."""
         timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
         try:

@@ -12,9 +12,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from guesttap.agent import clock
-from guesttap.agent.dirty import DirtySet
 from guesttap.agent.disks import DiskReader
 from guesttap.agent.epochs import Epoch, Settling
+from guesttap.agent.knowledge import Knowledge
 from guesttap.agent.marks import Marks
 from guesttap.agent.pump import Break, Pump
 from guesttap.agent.store import Remembered, Store
@@ -57,9 +57,7 @@ class Capture:
         self.sizes = {disk.index: disk.bytes for disk in tap.disks}
         self.reader = DiskReader(tap.disks)
         self.pump = Pump(tap, self.reader)
-        self._dirty = DirtySet(self.sizes)
-        self._unknown: str | None = "the agent knows nothing of what was sent before"
-        self._base = False
+        self._known = Knowledge(self.sizes)
         self._acked = tap.consumer_position
         self._acked_lsn = 0
         self._next_number = 1
@@ -89,7 +87,7 @@ class Capture:
     @property
     def dirty_known(self) -> bool:
         """Whether every place that may differ from what was sent is known."""
-        return self._unknown is None or self.whole
+        return self._known.complete or self.whole
 
     @property
     def number(self) -> int | None:
@@ -113,7 +111,7 @@ class Capture:
     def resume(self, welcome: Message, stream: Stream) -> None:
         """Go on sending from the appliance's last durable position in its open epoch."""
         self._forget_connection()
-        self._base = bool(welcome.get("base"))
+        self._known.base = bool(welcome.get("base"))
         number, syncing = welcome["epoch"], bool(welcome.get("syncing"))
         if self.epoch is None:
             self._recall(number, syncing)
@@ -124,7 +122,7 @@ class Capture:
             self._break(stream, Break("the agent cannot go on with this epoch"))
             return
         if not syncing:
-            self._unknown = None
+            self._known.nothing_differs()
             epoch.become_valid()
             self.tap.confirm_dirty()
             return
@@ -138,13 +136,13 @@ class Capture:
     def begin(self, welcome: Message) -> None:
         """Begin a new epoch as soon as the ring is calm; what the ring still holds joins the dirty set."""
         self._forget_connection()
-        self._base = bool(welcome.get("base"))
+        self._known.base = bool(welcome.get("base"))
         self._next_number = welcome["epoch"]
         self._reason = str(welcome.get("reason", ""))[:200]
         if self.epoch is None:
-            self._unknown = self._unknown or "the agent was started anew"
-        elif not self._base or welcome["next_lsn"] < self._acked_lsn:
-            self._unknown = "the journal does not hold what was sent before"
+            self._known.lose("the agent was started anew")
+        elif not self._known.base or welcome["next_lsn"] < self._acked_lsn:
+            self._known.lose("the journal does not hold what was sent before")
         self.pump.go_to(self.tap.consumer_position)
         self._acked = self._broken_at = self.tap.consumer_position
         self._store.remember(broken=True)
@@ -207,7 +205,9 @@ class Capture:
         end = epoch.end_position if epoch is not None else None
         if epoch is not None and end is not None and not epoch.valid and self._acked >= end:
             epoch.become_valid()
-            self._base = True
+            self._known.base = True
+            if self.mode is Mode.STREAMING:  # else something came since: keep that in mind
+                self._known.nothing_differs()
             self.tap.confirm_dirty()
         if self.mode is Mode.STREAMING:
             self._release(self._acked)
@@ -250,13 +250,13 @@ class Capture:
 
     def _break(self, stream: Stream, broke: Break) -> None:
         """Close the epoch at the place that was read last, and keep what differs from there on in mind."""
-        self._dirty.add_all(self.pump.sectors.halves())
+        self._known.dirty.add_all(self.pump.sectors.halves())
         self.pump.go_to(self.pump.position)
         stream.reach(self.pump.position)
         stream.note(clock.now(), "gap", reason=broke.reason)
         self.marks.fail_all("the epoch ended: " + broke.reason)
         if broke.full:
-            self._unknown = broke.reason
+            self._known.lose(broke.reason)
         self._broken_at = self.pump.position
         self._reason = broke.reason
         if self.epoch is not None:
@@ -274,9 +274,9 @@ class Capture:
         self._calm_lost = self.tap.lost()
 
     def _absorb(self, stream: Stream) -> None:
-        mark, known = self.pump.absorb(self._dirty, self._token)
+        mark, known = self.pump.absorb(self._known.dirty, self._token)
         if not known:
-            self._unknown = "a write failed on the disk, and nobody knows which"
+            self._known.lose("a write failed on the disk, and nobody knows which")
         if self._acked >= self._broken_at:  # else the old epoch's last records are only in the ring
             self._release(self.pump.position)
         if mark is not None:
@@ -302,11 +302,11 @@ class Capture:
 
     def _begin_at(self, mark: RingRecord, stream: Stream) -> None:
         """The new epoch begins at this mark, which was read; nothing was lost between putting and reading it."""
-        self._fold()
+        self._known.fold(self.epoch)
         # After the mark: what was lost before it is in the answer, what is lost from now on breaks the epoch.
-        self._dirty.add_all(self.tap.take_dirty())
-        sync = self._kind_of_sync()
-        plan = Plan(self.sizes, list(self._dirty.extents()) if sync == "bitmap" else None)
+        self._known.dirty.add_all(self.tap.take_dirty())
+        sync = self._known.kind_of_sync(self._next_number, self.epoch)
+        plan = Plan(self.sizes, list(self._known.dirty.extents()) if sync == "bitmap" else None)
         self._store.remember(
             generation=self.tap.generation,
             number=self._next_number,
@@ -316,8 +316,7 @@ class Capture:
         )
         self.epoch = Epoch(self._next_number, sync, self._calm_lost, plan, self.sizes)
         self.epoch.settling = Settling(self.tap)
-        self._dirty = DirtySet(self.sizes)
-        self._unknown = None
+        self._known.nothing_differs()
         self._began = time.monotonic_ns()
         self.pump.go_to(mark.end)
         self._announce(mark, stream)
@@ -330,22 +329,3 @@ class Capture:
         stream.begin_epoch(
             self._next_number, mark.end, moment, reason=self._reason, sync=sync, disks=self._disks, **keys
         )
-
-    def _fold(self) -> None:
-        """The journal leaves an epoch out that never became valid: bring all of it again."""
-        epoch = self.epoch
-        if epoch is None or epoch.plan is None or epoch.touched is None:
-            return
-        self._dirty.update(epoch.touched)
-        if epoch.plan.everything:
-            self._unknown = self._unknown or "the sync before was not finished"
-        else:
-            self._dirty.add_all(epoch.plan.extents)
-
-    def _kind_of_sync(self) -> str:
-        if self._base and self._unknown is None:
-            return "bitmap"
-        never_valid = self._next_number == 1 or (
-            self.epoch is not None and self.epoch.sync == "initial" and not self.epoch.valid
-        )
-        return "full" if self._base or not never_valid else "initial"

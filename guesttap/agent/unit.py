@@ -20,7 +20,9 @@ StartLimitIntervalSec=0
 ExecStart={python} {program} run --config {config}
 Restart=always
 RestartSec=1
-RestartPreventExitStatus={dormant}
+# Dormant, or a machine that cannot be tapped: asking again would bring nothing.
+RestartPreventExitStatus={dormant} 7
+SuccessExitStatus={dormant}
 # The tap stays in the kernel and goes on capturing; a thaw watchdog outlives the agent.
 KillMode=process
 TimeoutStopSec=15

@@ -73,7 +73,7 @@ class SelfTestError(IntegrityError):
 class DiskMissingError(NotFoundError):
     """A path that should be a disk does not exist or is no block device."""
 
-    code = "disk-not-found"
+    code = "tap-disk-not-found"
     hint = "List the disks with `lsblk -d` and choose one of those."
 
 

@@ -23,6 +23,7 @@ class Mark:
     when: str
     text: str
     kind: str
+    anchor: str
 
 
 def write(facts: Facts, out: Path) -> Path:
@@ -56,13 +57,13 @@ def timeline(events: list[tuple[int, str, str]]) -> list[Mark]:
     free_from: list[float] = []  # per row of labels: where it is free again
     for wall, text, kind in events:
         x = _scale(wall, events[0][0], events[-1][0])
-        needs = 8.0 * (len(text) + 13)
-        start = min(x, WIDTH - needs)
+        needs = 7.0 * (len(text) + 11)
+        start = max(0.0, x - needs) if x + needs > WIDTH else x
         row = next((i for i, free in enumerate(free_from) if free <= start), len(free_from))
         if row == len(free_from):
             free_from.append(0)
         free_from[row] = start + needs
-        marks.append(Mark(x, row, clock(wall)[:8], text, kind))
+        marks.append(Mark(x, row, clock(wall)[:8], text, kind, "end" if start < x else "start"))
     return marks
 
 

@@ -22,6 +22,12 @@ from lab.truth import Commit, Verdict, judge, parse_commits
 CHECK = ["/usr/bin/python3", "/usr/local/lib/lwdemo/check.py"]
 FILES = ["/usr/bin/python3", "/usr/local/lib/lwdemo/files.py"]
 APPSHOT = "before-upgrade"
+SHOW = """{
+    printf '\\033c%s  %s\\n\\n$ uptime\\n' "$(hostname)" "$(date -u '+%F %T UTC')"; uptime
+    printf '\\n$ sqlite3 rows.db "SELECT count(*), max(n) FROM rows"\\n'
+    sqlite3 -cmd '.timeout 5000' /var/lib/lwdemo/rows.db 'SELECT count(*), max(n) FROM rows' 2>&1
+    printf '\\n$ sha256sum -c MANIFEST.sha256\\n'; cd /srv/files; sha256sum -c MANIFEST.sha256 2>/dev/null | tail -n 12
+} >/dev/tty1; sleep 1"""
 
 
 class DemoError(Exception):
@@ -71,8 +77,8 @@ class Story:
             self.recover_appshot,
         ]
         for act in acts:
-            self.console.rule(f"[bold]{(act.__doc__ or '').splitlines()[0].rstrip('.')}", align="left")
-            with self.timed(act.__name__):
+            self.console.rule(f"[bold]{title(act)}", align="left")
+            with self.timed(title(act)):
                 act()
         return self.facts
 
@@ -102,7 +108,7 @@ class Story:
         self.watch(5)
 
     def appshot(self) -> None:
-        """An AppShot: the application quiesces, file systems freeze for the length of a mark."""
+        """An AppShot: quiesce, freeze, mark, thaw."""
         self.facts.appshot = self.stage.appliance.json("appshot", VM, APPSHOT)
         self.facts.events.append((int(self.facts.appshot["wall"]), f"AppShot {APPSHOT}", "good"))
         shot = self.facts.appshot
@@ -217,10 +223,11 @@ class Story:
     def command(self, *words: str) -> None:
         """Show a command as a user would type it, and run it."""
         self.console.print(f"[bold cyan]$ lastwrite {' '.join(words)}", highlight=False)
-        self.facts.seconds[f"lastwrite {' '.join(words[:1])}"] = self.stage.appliance.show(*words)
+        self.stage.appliance.show(*words)
 
     def screenshot(self, guest: Guest, name: str) -> None:
-        """Keep a guest's console as a PNG in the output folder."""
+        """Let a guest show what it holds on its console, and keep that as a PNG in the output folder."""
+        guest.check(SHOW, timeout_s=60)
         (self.out / name).write_bytes(guest.screenshot())
 
     def say(self, text: str) -> None:
@@ -243,6 +250,11 @@ class Story:
         began = time.monotonic()
         yield
         self.facts.seconds[name] = time.monotonic() - began
+
+
+def title(act: Callable[[], None]) -> str:
+    """Return an act's title: its first line."""
+    return (act.__doc__ or "").splitlines()[0].rstrip(".")
 
 
 def one_vm(status: Any) -> dict[str, Any]:

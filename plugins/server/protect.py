@@ -118,7 +118,7 @@ def require_ready(vm: Vm, report: Any) -> None:
         remedies = " ".join(dict.fromkeys(str(problem.remedy) for problem in problems))
         found = [problem._asdict() for problem in problems]
         raise GuestUnsuitableError(
-            f"{vm.name} cannot be protected yet: {message}", hint=remedies, problems=codes
+            f"{vm.name} cannot be protected yet: {message}", hint=remedies, problems=found
         )
 
 

@@ -57,7 +57,9 @@ class FakeTap:
 
     # what a machine does
 
-    def write(self, offset: int, data: bytes, *, opf: int = 1, bio: int | None = None, disk: bool = True) -> int:
+    def write(
+        self, offset: int, data: bytes, *, opf: int = 1, bio: int | None = None, disk: bool = True
+    ) -> int:
         """Write to the disk and into the ring, or mark it dirty when the ring is full. Returns the bio."""
         if disk:
             self.put_on_disk(offset, data)
@@ -181,17 +183,18 @@ class Desk:
         self.log = io.StringIO()
         self.session: Session | None = None
         self.auto_ack = True
-        self._raw: list[bytes] = []
+        self._captures: list[Capture] = []
         self.restart_agent()
 
     def restart_agent(self) -> None:
         """As after kill -9: nothing is left but the state folder, the tap and its ring."""
         self.disconnect()
-        if hasattr(self, "capture"):
-            self.capture.reader.close()
+        for capture in self._captures:
+            capture.reader.close()
         self.store = Store(self.settings.state_dir)
         disks = [{"disk": 0, "name": "vda", "bytes": self.tap.disks[0].bytes, "serial": None}]
         self.capture = Capture(cast(BpfTap, self.tap), self.store, "boot-1", disks)
+        self._captures.append(self.capture)
 
     def disconnect(self) -> None:
         if self.session is not None:
@@ -272,9 +275,7 @@ class Desk:
 
     def image(self) -> bytes:
         """The newest state by the format's rules: valid epochs, in each first the sync, then what was captured."""
-        valid = {
-            got.header.epoch for got in self.frames for n in got.notes if n.get("kind") == "sync-end"
-        }
+        valid = {got.header.epoch for got in self.frames for n in got.notes if n.get("kind") == "sync-end"}
         content = bytearray(self.tap.disks[0].bytes)
         for epoch in sorted(valid):
             for kind in (frame.SYNC, frame.CAPTURED):

@@ -66,10 +66,9 @@ class Loop:
             self.mounted = False
 
     def content(self) -> bytes:
-        """What the disk holds, past the page cache."""
+        """What the disk holds: the file behind it, as the device's own page cache can be behind (seen)."""
         shell("sync", self.path)
-        shell("blockdev", "--flushbufs", self.path)
-        return Path(self.path).read_bytes()
+        return self.file.read_bytes()
 
     def close(self) -> None:
         subprocess.run(["umount", str(self.mountpoint)], capture_output=True, timeout=30)
@@ -200,8 +199,10 @@ class Rig:
         content = self.loop.content()
         quiet_since = time.time_ns() + 1_000_000_000
         wait_for(
-            lambda: (self.appliance.status()["recoverable_wall"] or 0) > quiet_since
-            and self.appliance.status()["ring_used"] == 0,
+            lambda: (
+                (self.appliance.status()["recoverable_wall"] or 0) > quiet_since
+                and self.appliance.status()["ring_used"] == 0
+            ),
             40,
             f"the journal to catch up: {self.appliance.status()}\n{self.said()}",
         )
@@ -231,5 +232,5 @@ def assert_same(found: bytes, wanted: bytes) -> None:
         inside = [at for at in range(first, first + 4096) if found[at] != wanted[at]]
         raise AssertionError(
             f"{len(bad)} blocks differ, the first at {bad[:10]}; in it {len(inside)} bytes from {inside[0] - first}:"
-            f" {found[inside[0]:inside[-1] + 1][:64].hex()} for {wanted[inside[0]:inside[-1] + 1][:64].hex()}"
+            f" {found[inside[0] : inside[-1] + 1][:64].hex()} for {wanted[inside[0] : inside[-1] + 1][:64].hex()}"
         )

@@ -195,3 +195,11 @@ def test_no_systemd_no_btf_and_lockdown_have_names(hv: SandboxHypervisor) -> Non
     lockdown.parent.mkdir()
     lockdown.write_text("none integrity [confidentiality]\n")
     assert {"no-systemd", "no-btf", "lockdown"} <= codes(hv)
+
+
+def test_the_real_agent_answers_its_probe(tmp_path: Path) -> None:
+    hv = SandboxHypervisor(tmp_path / "guest")
+    report = probe(hv, hv.vm.id)
+    # What it finds is this machine's affair; that it ran on the guest's interpreter is what is shown.
+    assert all(problem.code and problem.what and problem.remedy for problem in report.problems)
+    assert any(argv[-2:] == ["probe", "--json"] for argv in hv.argv)

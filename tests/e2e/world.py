@@ -71,7 +71,9 @@ class World:
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return the epochs that the journal holds."""
-        found: list[dict[str, Any]] = self.appliance.json("journal", "info", str(self.journal()))["epochs"]
+        found: list[dict[str, Any]] = self.appliance.json("journal", "info", str(self.journal()))[
+            "timelines"
+        ][0]["epochs"]
         return found
 
     def checked(self, guest: Guest) -> dict[str, Any]:

@@ -219,26 +219,79 @@ def test_bad_data_is_refused_on_touch_and_points_that_need_it_once_it_is_known(t
             assert reader.resolve(point, 0).read(0, DISK) == images[0]
 
 
-def test_data_that_holds_frames_of_another_journal_is_not_taken_for_frames(tmp_path: Path) -> None:
-    make(tmp_path / "inner", 3)
-    inner = segment(tmp_path / "inner").read_bytes()
+def nested(tmp_path: Path, **options: int) -> tuple[Path, int, int]:
+    """A journal in whose data lies another one, whose LSNs and epoch would fit. Returns folder, LSN, last LSN."""
+    make(tmp_path / "inner", 60)
+    inner = segment(tmp_path / "inner").read_bytes()[4096:]
     folder = tmp_path / "j"
-    with JournalWriter.create(folder, "appliance") as writer:
+    with JournalWriter.create(folder, "appliance", **options) as writer:
         tap = Tap(writer, {0: len(inner)})
         tap.protect()
-        for _ in range(40):
+        for _ in range(20):
             tap.write(0, 0, b"n" * 512)
         builder = FrameBuilder(CAPTURED)
         builder.add_write(0, 0, inner, tap.tick())
         tap.send(builder)
         lsn = writer.next_lsn - 1
-        tap.write(0, 0, b"x" * 512)
-        last = writer.next_lsn - 1
+        for number in range(5):
+            tap.write(0, 0, bytes([number]) * 512)
+    return folder, lsn, writer.next_lsn - 1
+
+
+def test_data_that_holds_frames_of_another_journal_is_not_taken_for_frames(tmp_path: Path) -> None:
+    folder, lsn, last = nested(tmp_path)
     path = segment(folder)
     flip(path, next(f for f in frames_of(path) if f[2] == lsn)[0])  # its magic: the length is unknown too
     reader = JournalReader(folder)
     assert [(d.first_lsn, d.next_lsn) for d in reader.damage()] == [(lsn, lsn + 1)]
     assert reader.last_lsn() == last and reader.latest() == lsn - 1
+
+
+def test_frames_that_cannot_be_told_from_data_are_neither_served_nor_cut_off(tmp_path: Path) -> None:
+    folder, lsn, last = nested(tmp_path)
+    path = segment(folder)
+    frames = frames_of(path)
+    flip(path, next(f for f in frames if f[2] == lsn)[0])
+    flip(path, next(f for f in frames if f[2] == lsn + 2)[0])  # no chain to the end is left
+    stored = path.read_bytes()
+    for _ in range(2):
+        reader = JournalReader(folder)
+        (found,) = reader.damage()
+        assert found.first_lsn == lsn and found.next_lsn > last and reader.latest() == lsn - 1
+        with JournalWriter.open(folder) as writer:
+            assert writer.next_lsn > last and not writer.epoch_open and not writer.valid_base
+    with JournalWriter.open(folder) as writer:
+        tap = Tap(writer, {0: DISK})
+        tap.begin("full")
+        tap.write(0, 0, b"f" * DISK, kind=2)
+        tap.cut("sync-end")
+        after = writer.next_lsn - 1
+    assert path.read_bytes() == stored
+    reader = JournalReader(folder)
+    assert reader.latest() == after and reader.resolve(after, 0).read(0, DISK) == b"f" * DISK
+    assert reader.resolve(lsn - 1, 0).read(0, 1) == b"n"
+    assert len(reader.scans(1)) == 2 and len(reader.damage()) == 1
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_tail_whose_data_never_reached_the_disk_is_cut_off(tmp_path: Path, frames: int) -> None:
+    """After a power cut the length and the head can be there, and zeros where the data should be."""
+    folder = tmp_path / "j"
+    with JournalWriter.create(folder, "web01") as writer:
+        tap = Tap(writer, {0: DISK})
+        tap.protect()
+        for number in range(6):
+            tap.write(0, 0, bytes([number + 1]) * 4096)
+    path = segment(folder)
+    torn = [f for f in frames_of(path) if f[3]][-frames:]
+    data = bytearray(path.read_bytes())
+    for _, end, _, _ in torn:
+        data[end - 4096 : end] = bytes(4096)
+    path.write_bytes(data)
+    with JournalWriter.open(folder) as writer:
+        assert writer.next_lsn == torn[0][2] and path.stat().st_size == torn[0][0]
+        assert writer.epoch_open and not JournalReader(folder).damage()
+    assert check(folder).ok
 
 
 def test_a_segment_that_is_missing_or_foreign_is_found(tmp_path: Path) -> None:

@@ -170,3 +170,41 @@ def test_a_disk_that_shrank_and_grew_again_shows_no_ghosts(tmp_path: Path) -> No
     blocks = reader.resolve(2, 0)
     assert blocks.disk_bytes == 4 * 4096 + 512
     assert blocks.read(0, blocks.disk_bytes) == b"1" * 512 + b"x" * 512 + b"1" * (blocks.disk_bytes - 1024)
+
+
+def test_an_epoch_that_was_never_valid_leaves_nothing_behind(tmp_path: Path) -> None:
+    with JournalWriter.create(tmp_path / "j", "web01") as writer:
+        tap = Tap(writer, {0: 4 * 4096})
+        tap.protect(b"1")
+        tap.begin("bitmap")
+        tap.write(0, 0, b"x" * 4096)
+        tap.begin("bitmap")
+        tap.cut("sync-end")
+        tap.write(0, 8, b"y" * 4096)
+    reader = JournalReader(tmp_path / "j")
+    for lsn, image in {1: b"1" * 16384, 2: b"1" * 16384, 3: b"1" * 4096 + b"y" * 4096 + b"1" * 8192}.items():
+        assert reader.resolve(lsn, 0).read(0, 16384) == image
+
+
+def test_a_fork_does_not_see_what_began_at_its_place_later(tmp_path: Path) -> None:
+    folder = tmp_path / "j"
+    with JournalWriter.create(folder, "web01") as writer:
+        tap = Tap(writer, {0: 4096})
+        tap.protect(b"1")
+        assert writer.fork(1, "fork") == 2
+        tap.begin("full")
+        tap.write(0, 0, b"2" * 4096, SYNC)
+        tap.cut("sync-end")
+    with JournalWriter.open(folder, 2) as writer:
+        assert (writer.epoch, writer.epoch_open, writer.next_lsn, writer.next_cut) == (1, False, 2, 3)
+        tap = Tap(writer, {0: 4096})
+        tap.begin("bitmap")
+        tap.cut("sync-end")
+        tap.write(0, 0, b"f" * 512)
+        assert writer.fork(2, "of the fork") == 3
+    reader = JournalReader(folder)
+    assert [e.sync for e in reader.epochs(2)] == ["initial", "bitmap"]
+    assert reader.resolve(2, 0, 2).read(0, 4096) == b"f" * 512 + b"1" * 3584
+    assert reader.resolve(2, 0, 3).read(0, 4096) == b"f" * 512 + b"1" * 3584
+    assert reader.resolve(2, 0, 1).read(0, 4096) == b"2" * 4096
+    assert [e.number for e in reader.epochs(1)] == [1, 2]

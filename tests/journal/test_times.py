@@ -52,6 +52,7 @@ def test_a_wall_time_means_every_record_up_to_it_and_none_after(tmp_path: Path) 
         (101, "a", True),
         (102.9, "a", True),
         (103, "b", True),
+        (130, "b", True),
         (154.5, "b", True),
         (155, "c", True),
         (156, "c", True),

@@ -241,12 +241,16 @@ class Site:
     def tap(self, name: str) -> TapDouble:
         return self.guests.taps[self.vm_id(name)]
 
+    def end_control(self) -> None:
+        """End the control application as a signal does, and wait for it."""
+        self._server.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
     def close(self) -> None:
         self.guests.close()
-        self._server.should_exit = True
-        self._thread.join(20)
+        self.end_control()
         self._listener.close()
         self.ingest.terminate()
         self.ingest.wait(30)
         self.context.catalog.close()
-        assert not self._thread.is_alive()

@@ -8,6 +8,7 @@ import pytest
 
 from guesttap.deploy import ProbeReport, Problem
 from lastwrite.errors import UnavailableError
+from plugins.client import ControlClient
 from plugins.server import protect as protect_module
 from tests.plugins.kit import WORLD, Site, until
 
@@ -158,3 +159,40 @@ def test_ingest_killed_is_told_as_unknown_and_not_as_gone(protected: Site) -> No
     answer = protected.ask("bookmark", "web01", "x", "--json")
     assert (answer.status, answer.error["code"]) == (4, "ingest-unavailable")
     protected.ingest = protected.start_ingest()
+
+
+def test_whoever_asked_and_went_away_leaves_nothing_half_done(added: Site) -> None:
+    added.guests.silent = True  # so that it waits for a tap that does not come
+    body = {"vm": "web01", "timeout": 60}
+    with ControlClient(added.settings.control_socket) as client:
+        events = client.stream("/v1/protect", body)
+        for event in events:
+            if event["event"] == "step" and "Waiting for the tap" in event["text"]:
+                break
+        assert added.context.catalog.vm("web01").protected
+        events.close()
+    until("it is undone", lambda: nothing_is_left(added))
+    assert added.guests.calls == ["probe", "deploy", "remove"]
+
+
+def test_one_vm_is_protected_by_one_command_at_a_time(added: Site) -> None:
+    added.guests.silent = True
+    with ControlClient(added.settings.control_socket) as client:
+        events = client.stream("/v1/protect", {"vm": "web01", "timeout": 60})
+        next(events)
+        second = added.ask("protect", "web01", "--json")
+        assert (second.status, second.error["code"]) == (6, "operation-running")
+        events.close()
+    until("it is undone", lambda: nothing_is_left(added))
+
+
+def test_a_server_that_ends_undoes_what_was_begun(added: Site) -> None:
+    added.guests.silent = True
+    with ControlClient(added.settings.control_socket) as client:
+        events = client.stream("/v1/protect", {"vm": "web01", "timeout": 60})
+        for event in events:
+            if event["event"] == "step" and "Waiting for the tap" in event["text"]:
+                break
+        added.end_control()
+        assert nothing_is_left(added)
+        events.close()

@@ -20,7 +20,6 @@ from lastwrite.catalog import Catalog, VmRow
 from lastwrite.config import Settings
 from tests.receiver.double import INSTANCE, TapDouble, context, enrol
 
-
 ZYGOTE = """
 import os, signal, sys
 from guesttap.receiver.__main__ import main
