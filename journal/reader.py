@@ -87,11 +87,7 @@ class JournalReader:
         found = []
         for first_lsn, path in layout.segments(self.folder, timeline):
             data = by_path.get(path)
-            if (
-                data is None
-                or (not data.scan.sealed and (data.scan.bad or data.scan.suspect))
-                or not data.scan.still_holds()
-            ):
+            if data is None or data.scan.unsettled or not data.scan.still_holds():
                 data = SegmentData(SegmentScan(path, first_lsn))
             try:
                 data.scan.extend()

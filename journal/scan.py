@@ -34,7 +34,6 @@ FRAME = np.dtype(
     ]
 )
 _STEP = 1 << 20
-_ANY_LSN = 1 << 70
 
 
 class PlacedNote(NamedTuple):
@@ -111,6 +110,11 @@ class SegmentScan:
         """Whether a footer was found: nothing more will be added."""
         return self.footer is not None
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether damage was seen in a segment in use: what looked bad may have been a frame taken back."""
+        return not self.sealed and bool(self.bad or self.suspect)
+
     def extend(self) -> None:
         """Take in what was added since the last time. Raises OSError."""
         if self.sealed:
@@ -183,21 +187,30 @@ class SegmentScan:
         """Return where the next correct frame begins after the bad bytes at `bad`, or None.
 
         Data of a guest may itself hold frames. So one that was only found by looking is taken when an unbroken
-        chain leads from it to the end of the segment; when there are frames but no such chain, the rest is
-        `suspect`: nothing of it is served, and nothing of it may be cut off.
+        chain leads from it to the footer; when there are frames but no such chain, the rest is `suspect`: nothing
+        of it is served, and nothing of it may be cut off.
         """
         by_length = self._after_bad_frame(fd, bad)
-        if by_length is not None:
+        if by_length is not None or self._is_torn(fd, bad):
             return by_length
         broken: set[int] = set()
         for place in self._magics(fd, bad + BLOCK):
             found = self._whole(fd, place, bad) if place not in broken else None
-            if found is None:
-                continue
-            if self._leads_to_end(fd, place, found.header, broken):
-                return place
-            self.suspect = True
+            if found is not None:
+                if self.footer and self._leads_to(self.footer, fd, place, found.header, broken):
+                    return place
+                self.suspect = True
         return None
+
+    def _is_torn(self, fd: int, bad: int) -> bool:
+        """Return whether the head at `bad` is correct, and only its data reaches beyond the end."""
+        head = os.pread(fd, frame.MAX_HEAD_BYTES, bad)
+        try:
+            header = frame.parse_header(head)
+            frame.verify(header, head[: header.head_bytes])
+        except FrameError:
+            return False
+        return bad + header.frame_bytes > self.limit
 
     def _magics(self, fd: int, place: int) -> Iterator[int]:
         """Yield the aligned places from `place` on where a frame may begin."""
@@ -214,11 +227,10 @@ class SegmentScan:
             header = frame.parse_header(os.pread(fd, HEADER_BYTES, bad))
         except FrameError:
             return None
-        if header.first_lsn != self.next_lsn:
-            return None
         place = bad + header.frame_bytes
         found = self._frame_at(fd, place, self.next_lsn, self.epoch, place - bad)
-        return place if isinstance(found, _Found) and found.header.first_lsn == header.next_lsn else None
+        due = self.next_lsn + header.records
+        return place if isinstance(found, _Found) and found.header.first_lsn == due else None
 
     def _whole(self, fd: int, place: int, bad: int) -> _Found | None:
         """Return the frame at `place` when it fits after the bad bytes by its numbers, and its data matches."""
@@ -228,27 +240,22 @@ class SegmentScan:
         data = os.pread(fd, found.header.payload_bytes, place + found.header.head_bytes)
         return found if xxhash.xxh3_64_intdigest(data) == found.header.payload_sum else None
 
-    def _leads_to_end(self, fd: int, place: int, header: FrameHeader, broken: set[int]) -> bool:
-        """Return whether frames follow one another from `place` to the end; else add their places to `broken`."""
+    def _leads_to(
+        self, footer: layout.Footer, fd: int, place: int, header: FrameHeader, broken: set[int]
+    ) -> bool:
+        """Return whether frames follow one another from `place` to the footer; else note their places as broken."""
         chain = []
         while place not in broken:
             chain.append(place)
             place += header.frame_bytes
+            if place == self.limit and header.next_lsn == footer.next_lsn:
+                return True
             following = self._frame_at(fd, place, header.next_lsn, header.epoch)
             if isinstance(following, str):
                 break
             header = following.header
-        if place not in broken and self._is_end(fd, place, header.next_lsn):
-            return True
         broken.update(chain)
         return False
-
-    def _is_end(self, fd: int, place: int, next_lsn: int) -> bool:
-        if self.footer:
-            return place == self.limit and next_lsn == self.footer.next_lsn
-        # In use: at most a torn frame follows, in which nothing looks like one that is whole.
-        later = (self._frame_at(fd, p, 0, 0, _ANY_LSN) for p in self._magics(fd, place))
-        return not any(isinstance(found, _Found) for found in later)
 
     def _add_bad(self, place: int, following: _Found, reason: str) -> None:
         begins = any(isinstance(note, notes.EpochNote) for note in following.notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -83,8 +84,9 @@ class Appliance:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """End the server, politely and then not."""
+        """End the server, politely and then not; also one that an interrupted run left in this folder."""
         if self._server is None:
+            self._end_left_over()
             return
         self._server.send_signal(signal.SIGTERM)
         try:
@@ -93,6 +95,24 @@ class Appliance:
             self._server.kill()
             self._server.wait()
         self._server = None
+
+    def _end_left_over(self) -> None:
+        """End a supervisor whose environment names our configuration; its processes end with it."""
+        mark = f"LASTWRITE_CONFIG={self.config}".encode()
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                handle = os.pidfd_open(int(process.name))
+            except OSError:
+                continue
+            try:
+                ours = mark in (process / "environ").read_bytes().split(b"\0")
+                if ours and b"serve" in (process / "cmdline").read_bytes().split(b"\0"):
+                    signal.pidfd_send_signal(handle, signal.SIGTERM)
+                    select.select([handle], [], [], STOP_TIMEOUT_S)
+            except OSError:
+                continue  # it has ended meanwhile
+            finally:
+                os.close(handle)
 
     def ask(
         self, *words: str, timeout_s: float = 120, check: bool = True

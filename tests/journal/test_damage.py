@@ -219,12 +219,12 @@ def test_bad_data_is_refused_on_touch_and_points_that_need_it_once_it_is_known(t
             assert reader.resolve(point, 0).read(0, DISK) == images[0]
 
 
-def nested(tmp_path: Path, **options: int) -> tuple[Path, int, int]:
+def nested(tmp_path: Path) -> tuple[Path, int, int]:
     """A journal in whose data lies another one, whose LSNs and epoch would fit. Returns folder, LSN, last LSN."""
     make(tmp_path / "inner", 60)
     inner = segment(tmp_path / "inner").read_bytes()[4096:]
     folder = tmp_path / "j"
-    with JournalWriter.create(folder, "appliance", **options) as writer:
+    with JournalWriter.create(folder, "appliance") as writer:
         tap = Tap(writer, {0: len(inner)})
         tap.protect()
         for _ in range(20):
@@ -241,24 +241,32 @@ def nested(tmp_path: Path, **options: int) -> tuple[Path, int, int]:
 def test_data_that_holds_frames_of_another_journal_is_not_taken_for_frames(tmp_path: Path) -> None:
     folder, lsn, last = nested(tmp_path)
     path = segment(folder)
-    flip(path, next(f for f in frames_of(path) if f[2] == lsn)[0])  # its magic: the length is unknown too
+    offset = next(f for f in frames_of(path) if f[2] == lsn)[0]
+    with JournalWriter.open(folder, segment_bytes=4096) as writer:
+        Tap(writer, {}).write(0, 0, b"s" * 512)  # seals the segment before
+    flip(path, offset)  # the frame's magic: its length is unknown too
     reader = JournalReader(folder)
     assert [(d.first_lsn, d.next_lsn) for d in reader.damage()] == [(lsn, lsn + 1)]
-    assert reader.last_lsn() == last and reader.latest() == lsn - 1
+    assert reader.last_lsn() == last + 1 and reader.latest() == lsn - 1
 
 
-def test_frames_that_cannot_be_told_from_data_are_neither_served_nor_cut_off(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["in the middle", "at the end"])
+def test_frames_that_cannot_be_told_from_data_are_neither_served_nor_cut_off(
+    tmp_path: Path, where: str
+) -> None:
     folder, lsn, last = nested(tmp_path)
     path = segment(folder)
-    frames = frames_of(path)
-    flip(path, next(f for f in frames if f[2] == lsn)[0])
-    flip(path, next(f for f in frames if f[2] == lsn + 2)[0])  # no chain to the end is left
+    offset, end, *_ = next(f for f in frames_of(path) if f[2] == lsn)
+    if where == "at the end":
+        path.write_bytes(path.read_bytes()[:end])
+    flip(path, offset)
     stored = path.read_bytes()
     for _ in range(2):
         reader = JournalReader(folder)
         (found,) = reader.damage()
         assert found.first_lsn == lsn and found.next_lsn > last and reader.latest() == lsn - 1
         with JournalWriter.open(folder) as writer:
+            # No LSN is used twice: a bookmark of what was there must not mean something else.
             assert writer.next_lsn > last and not writer.epoch_open and not writer.valid_base
     with JournalWriter.open(folder) as writer:
         tap = Tap(writer, {0: DISK})
@@ -271,6 +279,16 @@ def test_frames_that_cannot_be_told_from_data_are_neither_served_nor_cut_off(tmp
     assert reader.latest() == after and reader.resolve(after, 0).read(0, DISK) == b"f" * DISK
     assert reader.resolve(lsn - 1, 0).read(0, 1) == b"n"
     assert len(reader.scans(1)) == 2 and len(reader.damage()) == 1
+
+
+def test_a_torn_frame_with_frames_in_its_data_is_cut_off(tmp_path: Path) -> None:
+    folder, lsn, _ = nested(tmp_path)
+    path = segment(folder)
+    offset, end, *_ = next(f for f in frames_of(path) if f[2] == lsn)
+    path.write_bytes(path.read_bytes()[: end - 4096])
+    assert JournalReader(folder).last_lsn() == lsn - 1 and not JournalReader(folder).damage()
+    with JournalWriter.open(folder) as writer:
+        assert writer.next_lsn == lsn and writer.epoch_open and path.stat().st_size == offset
 
 
 @pytest.mark.parametrize("frames", [1, 2])
