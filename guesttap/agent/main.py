@@ -82,7 +82,7 @@ def _remove(options: argparse.Namespace) -> int:
     try:
         settings = configuration.load(options.config)
     except AgentConfigError:
-        settings = configuration.parse({"appliance": "none:1", "vm": "none", "ca": "none"})
+        settings = None
     done = remove(settings, options.config)
     _print(options, {"done": done}, done or ["There was nothing to remove."])
     return 0

@@ -22,6 +22,8 @@ from guesttap.agent.mounts import Mount, OpenMount, open_mounts
 from lastwrite.errors import LastwriteError
 
 GO_SECONDS = 2.0
+HOOKS_AFTER_SECONDS = 120.0
+"""How long the applications' scripts may take after the thaw before the process is ended."""
 Report = Dict[str, Any]
 
 
@@ -61,6 +63,8 @@ class Quiescer:
         self.frozen = False
         self.outcome: Outcome | None = None
         self._text = b""
+        self._patience = watchdog_seconds + 2
+        self._deadline = time.monotonic() + seconds + watchdog_seconds + 20
         self._thawed: Report = {}
         self.pid = os.fork()
         if not self.pid:
@@ -86,7 +90,10 @@ class Quiescer:
             try:
                 data = self._socket.recv(65536)
             except BlockingIOError:
-                return
+                if time.monotonic() < self._deadline:
+                    return
+                os.kill(self.pid, signal.SIGKILL)  # hung; the watchdog has thawed, or does now
+                data = b""
             except OSError:
                 data = b""
             if not data:
@@ -100,23 +107,25 @@ class Quiescer:
     def abandon(self) -> None:
         """Have it thaw and end soon: nobody wants its result any more."""
         if self.outcome is None:
-            self._finish({})
+            self._finish({}, self._patience)
 
     def _take(self, report: Report) -> None:
         if report["event"] == "freezing":
             self.frozen = True
+            self._deadline = time.monotonic() + self._patience
             self._socket.send(b"go")
         elif report["event"] == "thawed":
             self.frozen = False
+            self._deadline = time.monotonic() + HOOKS_AFTER_SECONDS
             self._thawed = report
         elif report["event"] == "done":
             self._finish(report)
 
-    def _finish(self, done: Report) -> None:
+    def _finish(self, done: Report, reap_seconds: float = 0.5) -> None:
         self._socket.close()
         missing = "" if done else "the process that froze ended before it was done"
         self.outcome = self._judge(done, missing)
-        self._reap()
+        self._reap(reap_seconds)
         self.frozen = False
 
     def so_far(self) -> Outcome:
@@ -134,9 +143,9 @@ class Quiescer:
             messages + ([missing] if missing else []),
         )
 
-    def _reap(self) -> None:
-        """Wait for its end: short, as its socket is closed; at most as long as the watchdog takes."""
-        deadline = time.monotonic() + thaw.LIMIT_SECONDS + 2
+    def _reap(self, seconds: float) -> None:
+        """Wait for its end, which is near, as its socket is closed; no longer than that."""
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if os.waitpid(self.pid, os.WNOHANG)[0]:
                 return

@@ -7,36 +7,48 @@ import subprocess
 from pathlib import Path
 
 from guesttap.agent import unit
-from guesttap.agent.settings import PROGRAM_PATH, Settings
+from guesttap.agent.settings import CONFIG_PATH, PROGRAM_PATH, Settings, parse
 from guesttap.bpf.pins import Pins
 
 
-def remove(
-    settings: Settings, config: Path, *, unit_path: Path = unit.PATH, program: Path = PROGRAM_PATH
-) -> list[str]:
+def remove(settings: Settings | None, config: Path) -> list[str]:
     """Stop the service, detach the tap, delete every file of the agent; return in words what was done.
 
-    What is not there any more is not an error.
+    What is not there any more is not an error. Service and program belong to the agent that `CONFIG_PATH`
+    configures; one with another configuration is just detached, and its own files deleted.
     """
-    done = []
-    if unit_path.exists():
-        _systemctl("disable", "--now", unit.NAME)
-        unit_path.unlink()
-        _systemctl("daemon-reload")
-        done.append(f"service {unit.NAME} stopped and removed")
+    deployed = config == CONFIG_PATH
+    if settings is None and deployed:
+        settings = parse(
+            {"appliance": "none:1", "vm": "none", "ca": "none"}
+        )  # all paths as deployment has them
+    done = _remove_service() if deployed else []
+    done += _remove_state(settings) if settings is not None else []
+    for path in (config, PROGRAM_PATH) if deployed else (config,):
+        if path.exists():
+            path.unlink()
+            _remove_if_empty(path.parent)
+            done.append(f"{path} deleted")
+    return done
+
+
+def _remove_service() -> list[str]:
+    if not unit.PATH.exists():
+        return []
+    _systemctl("disable", "--now", unit.NAME)
+    unit.PATH.unlink()
+    _systemctl("daemon-reload")
+    return [f"service {unit.NAME} stopped and removed"]
+
+
+def _remove_state(settings: Settings) -> list[str]:
     pins = Pins(settings.pin_dir)
-    if pins.is_ready():
-        done.append("tap detached")
+    done = ["tap detached"] if pins.is_ready() else []
     pins.remove()
     for folder in (settings.state_dir, settings.run_dir):
         if folder.exists():
             shutil.rmtree(str(folder))
             done.append(f"{folder} deleted")
-    for path in (config, program):
-        if path.exists():
-            path.unlink()
-            _remove_if_empty(path.parent)
-            done.append(f"{path} deleted")
     return done
 
 

@@ -26,7 +26,7 @@ from guesttap.bpf.tap import BpfTap
 from guesttap.channel import Channel
 from guesttap.protocol import VERSION, Message
 from lastwrite import __version__
-from lastwrite.errors import LastwriteError, UnavailableError
+from lastwrite.errors import IntegrityError, LastwriteError, UnavailableError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -84,7 +84,7 @@ class Agent:
         except DiskGrownError as error:
             self._log.say(f"{error.message} The tap is attached anew.")
             self._detach()
-        except (UnavailableError, OSError) as error:
+        except (UnavailableError, IntegrityError, OSError) as error:
             self._log.say(f"No connection: {error}")
         publish(self._settings.run_dir, {"state": "Disconnected"})
         return False
@@ -98,10 +98,8 @@ class Agent:
             )
         if welcome["action"] == "dormant":
             raise DormantError(str(welcome.get("reason"))[:300])
-        if welcome["action"] == "begin":
+        if welcome.get("fence"):
             # Durable before any frame: an agent without this fence is a copy of the past.
-            self._store.remember(fence=welcome["fence"])
-        elif welcome.get("fence"):
             self._store.remember(fence=welcome["fence"])
         capture = self._ready_capture(channel)
         self._log.say("Connected: {} ({}).".format(welcome["action"], welcome.get("reason", "")))

@@ -102,7 +102,7 @@ class Session:
         capture.sync(stream, self._channel.pending_bytes)
         self._ticker.turn(before, self._offset)
         stream.flush_old()
-        if capture.valid and capture.pump.caught_up:
+        if capture.valid and capture.pump.caught_up and capture.pump.at_rest:
             wrong = self._health.check()
             if wrong:
                 self._log.say(f"Accounting: {wrong}")

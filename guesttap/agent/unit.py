@@ -20,8 +20,8 @@ StartLimitIntervalSec=0
 ExecStart={python} {program} run --config {config}
 Restart=always
 RestartSec=1
-# Dormant, or a machine that cannot be tapped: asking again would bring nothing.
-RestartPreventExitStatus={dormant} 7
+# Dormant; wrong configuration, token refused, machine unfit: asking again would bring nothing.
+RestartPreventExitStatus={dormant} 2 6 7
 SuccessExitStatus={dormant}
 # The tap stays in the kernel and goes on capturing; a thaw watchdog outlives the agent.
 KillMode=process

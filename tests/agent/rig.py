@@ -19,11 +19,11 @@ from guesttap.authority import Authority
 from guesttap.bpf.pins import Pins
 from guesttap.receiver.registry import Registry
 from guesttap.receiver.server import TapServer
+from guesttap.zipapp import build
 from journal.reader import JournalReader
 from lastwrite.address import Address
 from lastwrite.catalog import Catalog
 
-REPOSITORY = Path(__file__).parent.parent.parent
 INSTANCE = "0b7f3c62-5d1e-4a7e-9a55-1f0c5a9c0001"
 
 
@@ -153,14 +153,21 @@ class Rig:
 
     def start_agent(self) -> None:
         with self.log.open("ab") as log:
-            words = [sys.executable, "-m", "guesttap.agent", "run", "--config", str(self.config)]
-            self.agent = subprocess.Popen(words, cwd=REPOSITORY, stdout=log, stderr=log)
+            self.agent = subprocess.Popen(self._argv("run"), env=self._environment(), stdout=log, stderr=log)
 
     def command(self, *words: str) -> Any:
         """Run another command of the agent; return its JSON."""
-        argv = [sys.executable, "-m", "guesttap.agent", *words, "--config", str(self.config), "--json"]
-        done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+        argv, environment = self._argv(*words, "--json"), self._environment()
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=60)
         return json.loads(done.stdout)
+
+    def _argv(self, *words: str) -> list[str]:
+        """The zipapp as a guest runs it: alone."""
+        program = build(self.folder / "agent.pyz")
+        return [sys.executable, "-I", "-S", str(program), *words, "--config", str(self.config)]
+
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LASTWRITE_AGENT_LIB": str(self.folder / "lib")}
 
     def kill_agent(self, number: int = signal.SIGKILL) -> int:
         """End the agent with a signal; return its status."""

@@ -133,9 +133,11 @@ def test_a_frame_that_was_taken_back_is_not_read_as_the_one_in_its_place(
         tap = Tap(writer, {0: DISK})
         tap.protect()
         writer.commit()
+        tap.cut("bookmark", "taken back")
         tap.write(0, 0, b"x" * 4096)
         reader = JournalReader(folder)
         early = reader.resolve(2, 0)
+        assert len(reader.cuts()) == 2
         assert early.read(0, 1) == b"x"
         real = os.fdatasync
 
@@ -153,6 +155,7 @@ def test_a_frame_that_was_taken_back_is_not_read_as_the_one_in_its_place(
             early.read(0, 1)
         reader.refresh()
         assert reader.resolve(2, 0).read(0, 1) == b"y"
+        assert [cut.label for cut in reader.cuts()] == [None]
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from journal import layout
 from journal.check import check
 from journal.errors import NotRecoverable
 from journal.frame import CAPTURED, FrameBuilder, FrameError
@@ -330,15 +331,15 @@ def test_a_segment_that_is_missing_or_foreign_is_found(tmp_path: Path) -> None:
     assert not check(folder).ok
     second.write_bytes(kept)
     # A segment that was replaced as a whole, correct in itself, shows in the chain of digests.
-    other = bytearray(kept)
-    other[40] ^= 1
-    from journal import layout
-
-    header = layout.SEGMENT_HEADER.unpack_from(kept)
-    changed = layout.SegmentHeader(header[1], header[2], header[4], header[5] + 1, header[6])
-    second.write_bytes(layout.pack_segment_header(changed) + kept[4096:])
-    reasons = [d.reason for d in check(folder).damaged]
-    assert any("footer does not fit" in reason for reason in reasons)
+    header, footer = layout.unpack_segment_header(kept), layout.unpack_footer(kept[-4096:])
+    assert header and footer
+    changed = layout.pack_segment_header(header._replace(created=header.created + 1)) + kept[4096:-4096]
+    second.write_bytes(changed + kept[-4096:])
+    assert any("footer does not fit" in d.reason for d in check(folder).damaged)
+    scan = SegmentScan(second, header.first_lsn)
+    scan.extend()
+    second.write_bytes(changed + layout.pack_footer(footer._replace(digest=scan.digest)))
+    assert [(d.path, "does not follow" in d.reason) for d in check(folder).damaged] == [(third, True)]
     first.unlink()
     assert JournalReader(folder).latest() is None
 
