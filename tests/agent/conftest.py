@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from guesttap.agent import epochs
 from guesttap.bpf import probe
+from tests.agent.doubles import Desk
 from tests.agent.rig import Rig
 from tests.needs import missing
 
 MakeRig = Callable[..., Rig]
+MakeDesk = Callable[..., Desk]
 
 
 @pytest.fixture
@@ -41,3 +44,27 @@ def make_rig(kernel: None) -> Iterator[MakeRig]:
     yield make
     for rig in made:
         rig.close()
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epochs, "CALM_NS", 20_000_000)
+    monkeypatch.setattr("guesttap.agent.capture.MIN_CALM_NS", 20_000_000)
+
+
+@pytest.fixture
+def make_desk(tmp_path: Path) -> Iterator[MakeDesk]:
+    made: list[Desk] = []
+
+    def make(**tap: int) -> Desk:
+        made.append(Desk(tmp_path / "desk", **tap))
+        return made[-1]
+
+    yield make
+    for desk in made:
+        desk.close()
+
+
+@pytest.fixture
+def desk(make_desk: MakeDesk) -> Desk:
+    return make_desk()

@@ -318,3 +318,9 @@ def block(word: str, length: int = 4096) -> bytes:
 
 def random_block(length: int = 4096) -> bytes:
     return os.urandom(length)
+
+
+def resume(desk: Desk, **keys: object) -> None:
+    """Connect again, and the appliance says `resume`."""
+    welcome = {"action": "resume", "epoch": 1, "syncing": False, "base": True, "next_cut": 1}
+    desk.connect(**{**welcome, **keys})

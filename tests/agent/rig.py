@@ -71,7 +71,11 @@ class Loop:
         return self.file.read_bytes()
 
     def close(self) -> None:
-        subprocess.run(["umount", str(self.mountpoint)], capture_output=True, timeout=30)
+        deadline = time.monotonic() + 15
+        while self.mountpoint.is_mount() and time.monotonic() < deadline:
+            # A freeze's processes may hold the mount point for a moment after the agent was killed.
+            subprocess.run(["umount", str(self.mountpoint)], capture_output=True, timeout=30)
+            time.sleep(0.1)
         subprocess.run(["losetup", "--detach", self.path], capture_output=True, timeout=30)
 
 
