@@ -81,13 +81,20 @@ class DiskReader:
 
 def runs(piece: memoryview) -> Iterator[Run]:
     """Yield the stretches of a piece that are zero or not, in blocks of 4096 bytes, each as long as it can be."""
-    if piece == memoryview(_NOTHING)[: len(piece)]:
-        yield Run(True, 0, len(piece))
+    content = bytes(piece)  # bytes are compared by memcmp; memoryviews element by element, many times slower
+    if content == _NOTHING[: len(content)]:
+        yield Run(True, 0, len(content))
         return
-    start, zero = 0, piece[:BLOCK] == _NOTHING[: min(BLOCK, len(piece))]
-    for offset in range(BLOCK, len(piece), BLOCK):
-        block = piece[offset : offset + BLOCK]
-        if (block == _NOTHING[: len(block)]) != zero:
+    start, zero = 0, _is_zero(content, 0)
+    for offset in range(BLOCK, len(content), BLOCK):
+        if _is_zero(content, offset) != zero:
             yield Run(zero, start, offset - start)
             start, zero = offset, not zero
-    yield Run(zero, start, len(piece) - start)
+    yield Run(zero, start, len(content) - start)
+
+
+def _is_zero(content: bytes, offset: int) -> bool:
+    if content[offset]:
+        return False
+    block = content[offset : offset + BLOCK]
+    return block == _NOTHING[: len(block)]

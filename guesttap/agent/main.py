@@ -10,6 +10,7 @@ from typing import Any, Sequence
 
 from guesttap.agent import settings as configuration
 from guesttap.agent import status
+from guesttap.agent.ciphers import prefer_what_is_quick
 from guesttap.agent.errors import AgentConfigError
 from guesttap.agent.log import Log
 from guesttap.agent.remove import remove
@@ -54,9 +55,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from guesttap.agent.service import Agent
+    settings = configuration.load(options.config)
+    prefer_what_is_quick(settings.run_dir)
+    from guesttap.agent.service import Agent  # with it comes `ssl`
 
-    return Agent(configuration.load(options.config), Log()).run()
+    return Agent(settings, Log()).run()
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -203,7 +203,9 @@ def _widen(asm: Assembler, layout: KernelLayout, head: int, number: int) -> None
 
 def _count_down(asm: Assembler, maps: Maps, following: str) -> None:
     """Take R7 bytes off the lost bio's countdown; at zero it has landed."""
-    asm.load(R1, R9, abi.S_BIO)  # now: at zero another CPU may remove the entry, and another bio take its place
+    asm.load(
+        R1, R9, abi.S_BIO
+    )  # now: at zero another CPU may remove the entry, and another bio take its place
     asm.store(FP, WORD, R1)
     asm.move(R1, 0)
     asm.alu_reg("sub", R1, R7)

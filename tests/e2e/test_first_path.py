@@ -185,10 +185,11 @@ def trouble_is_named(world: World, copy: Guest) -> None:
 
 
 def test_unknown_names_and_points_offer_the_nearest(world: World) -> None:
+    world.appliance.ask("bookmark", world.guest.name, "before-the-upgrade")
     for words, offered in (
         (("protect", world.guest.name[:-1] + "9"), world.guest.name),
         (("recover", f"{world.guest.name}x@latest", "--to", "x.raw"), world.guest.name),
-        (("recover", f"{world.guest.name}@app:quite", "--to", "x.raw"), "quiet"),
+        (("recover", f"{world.guest.name}@app:before-the-upgrad", "--to", "x.raw"), "before-the-upgrade"),
         (("recover", f"{world.guest.name}@latest", "--boot", "targte"), "target"),
     ):
         done = world.appliance.ask(*words, check=False)
