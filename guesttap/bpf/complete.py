@@ -61,6 +61,7 @@ def _land(asm: Assembler, maps: Maps, granularity: int) -> None:
     asm.map_pointer(R1, maps.pending)
     asm.stack_pointer(R2, CONTEXT)
     asm.call(frag.MAP_DELETE)
+    asm.jump_if(R0, "!=", 0, "status")
     frag.lookup_only(asm, maps.totals, "out")
     asm.copy(R8, R0)
     frag.add_constant(asm, R8, T["lost"])

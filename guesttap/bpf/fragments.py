@@ -190,10 +190,11 @@ def lose(asm: Assembler, maps: Maps, granularity: int, otherwise: str) -> None:
     """
     _count_loss(asm, maps, otherwise)
     mark_range(asm, maps, granularity)
-    lookup_only(asm, maps.totals, otherwise)
-    asm.copy(R8, R0)
     asm.load(R1, R9, abi.S_BIO)
     asm.store(FP, WORD, R1)
+    _mark_predecessor(asm, maps, granularity)
+    lookup_only(asm, maps.totals, otherwise)
+    asm.copy(R8, R0)
     asm.map_pointer(R1, maps.pending)
     asm.stack_pointer(R2, WORD)
     asm.copy(R3, R9)
@@ -207,6 +208,18 @@ def lose(asm: Assembler, maps: Maps, granularity: int, otherwise: str) -> None:
     add_constant(asm, R8, T["untracked"])
     asm.label(counted)
     add_constant(asm, R8, T["lost"])
+
+
+def _mark_predecessor(asm: Assembler, maps: Maps, granularity: int) -> None:
+    """An entry under the same address (in WORD) is of a bio that landed unseen: mark its extent before it goes."""
+    none = asm.fresh("no-predecessor")
+    lookup(asm, maps.pending, WORD)
+    asm.jump_if(R0, "==", 0, none)
+    asm.store(FP, CONTEXT, R9)  # the context is not needed any more
+    asm.copy(R9, R0)
+    mark_range(asm, maps, granularity)
+    asm.load(R9, FP, CONTEXT)
+    asm.label(none)
 
 
 def _count_loss(asm: Assembler, maps: Maps, otherwise: str) -> None:

@@ -1,8 +1,8 @@
 """Lost writes that have not landed yet: until they have, a read of their place may show the old content.
 
 The kernel keeps them in a map from the bio's address to its slot, and removes each when it completes
-(complete.py). It can fail to: an interrupt may nest a completion inside another one, which the kernel then
-skips; or the map was full. Both are repaired here, on the safe side, at a moment when the disk is idle.
+(requests.py, complete.py). It can fail to: not every completion is seen, and the map can be full. Both are
+repaired here, on the safe side: at a moment when the disk is idle, or after longer than any I/O time-out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from guesttap.bpf.disks import Disk, requests_in_flight
 from guesttap.bpf.fragments import Maps
 
 _UNSEEN_AFTER = 2_000_000_000  # ns: older than this on an idle disk, it has landed unseen
+_GIVEN_UP_AFTER = 300_000_000_000  # ns: and on a busy one
 
 Mark = Callable[[int, int, int], None]  # disk, byte offset, byte length
 
@@ -55,7 +56,7 @@ class LostWrites:
         submitted, offset = struct.unpack_from("<QQ", slot, abi.S_TIME)
         (disk,) = struct.unpack_from("<I", slot, abi.S_DISK)
         (length,) = struct.unpack_from("<I", slot, abi.S_WHOLE)
-        if not idle.get(disk, False) or now - submitted < _UNSEEN_AFTER:
+        if now - submitted < (_UNSEEN_AFTER if idle.get(disk, False) else _GIVEN_UP_AFTER):
             return False
         self._mark(disk, offset, length)
         syscall.delete(self._fd, key)

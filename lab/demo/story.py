@@ -13,15 +13,17 @@ from typing import Any
 
 from rich.console import Console
 
+from guesttap.agent.unit import EXIT_DORMANT
 from lab.demo.stage import COPY, VM, Stage
 from lab.guests import Guest
 from lab.inspect import Inspection, inspect
-from lab.run import run
+from lab.run import run, wait_until
 from lab.truth import Commit, Verdict, judge, parse_commits
 
 CHECK = ["/usr/bin/python3", "/usr/local/lib/lwdemo/check.py"]
 FILES = ["/usr/bin/python3", "/usr/local/lib/lwdemo/files.py"]
 APPSHOT = "before-upgrade"
+DORMANT = str(EXIT_DORMANT)
 SHOW = """{
     printf '\\033c%s  %s\\n\\n$ uptime\\n' "$(hostname)" "$(date -u '+%F %T UTC')"; uptime
     printf '\\n$ sqlite3 rows.db "SELECT count(*), max(n) FROM rows"\\n'
@@ -52,7 +54,6 @@ class Facts:
     rpo_ms: list[float] = field(default_factory=list)
     status: dict[str, Any] = field(default_factory=dict)
     recovery: dict[str, Any] = field(default_factory=dict)
-    copy_agent: str = ""
     accelerator: str = ""
 
 
@@ -178,13 +179,11 @@ class Story:
     def dormant(self) -> None:
         """The copy carries the tap too: it must stay dormant."""
         agent = self.stage.copy.agent
-        state = agent.exec(
-            "systemctl show -p ActiveState,Result,ExecMainStatus lastwrite-agent; ls /sys/fs/bpf 2>&1"
-        ).out
-        self.facts.copy_agent = state
-        self.expect(
-            "lastwrite" not in state.split("ExecMainStatus")[-1], "no tap is attached in the copy", state
+        ended = "systemctl show -p ExecMainStatus --value lastwrite-agent"
+        wait_until(
+            "the copy's agent ends", lambda: agent.exec(ended).out.strip() == DORMANT, timeout_s=90, every_s=1
         )
+        self.expect(agent.exec("ls /sys/fs/bpf/lastwrite").rc != 0, "no tap is attached in the copy", "pins")
         now = self.stage.appliance.json("status", VM)
         self.say(f"The copy's tap is dormant; {VM} itself goes on: {one_vm(now)['state']}.")
 
