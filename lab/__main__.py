@@ -73,11 +73,22 @@ def _up(arguments: argparse.Namespace) -> None:
     guests.boot(hosts[0], GUEST).close()
     _show(status(), arguments.json)
     if not arguments.json:
-        print("\nNext:")
-        print(f"  virsh -c '{hosts[0].uri}' list --all")
-        print(f"  tail -f {guests.Guest(hosts[0], GUEST).serial_log}    the guest's console")
-        print("  python -m lab shell    a shell with LASTWRITE_LAB_SOURCE and LASTWRITE_LAB_TARGET set")
-        print("  python -m lab down     end it all")
+        _tell_next(hosts)
+
+
+def _tell_next(hosts: list[Host]) -> None:
+    print("\nProtect the guest (its way to this machine is 10.0.2.2):")
+    print("  LASTWRITE_TAP__ADVERTISE=10.0.2.2:7810 lastwrite serve &")
+    for host in hosts:
+        print(f"  lastwrite hypervisor add {host.name} '{host.uri}'")
+    print(f"  lastwrite protect {GUEST}")
+    print("\nLook around:")
+    print(f"  virsh -c '{hosts[0].uri}' list --all")
+    print(f"  tail -f {guests.Guest(hosts[0], GUEST).serial_log}    the guest's console")
+    print(
+        "  python -m lab shell    a shell with `lastwrite` on its PATH and the hosts' URIs in its environment"
+    )
+    print("  python -m lab down     end it all")
 
 
 def _down(arguments: argparse.Namespace) -> None:

@@ -51,7 +51,7 @@ def test_discards_and_zeroings_are_records_and_counted_like_the_kernel_does(
 
 
 @pytest.fixture
-def partitioned(make_disk: MakeDisk, fast_folder: Path) -> Iterator[tuple[LoopDisk, list[Path]]]:
+def partitioned(make_disk: MakeDisk) -> Iterator[tuple[LoopDisk, list[Path]]]:
     """A disk with two partitions, and their device nodes (made by hand: no udev is needed)."""
     disk = make_disk(64 * _MIB, "--partscan")
     nodes = []
@@ -59,10 +59,12 @@ def partitioned(make_disk: MakeDisk, fast_folder: Path) -> Iterator[tuple[LoopDi
         shell("addpart", disk.path, number, start, length)
         folder = Path(f"/sys/class/block/{Path(disk.path).name}p{number}")
         major, minor = map(int, (folder / "dev").read_text().split(":"))
-        nodes.append(fast_folder / f"part{number}")
+        # In /dev: other folders in memory may be mounted so that device nodes in them are closed.
+        nodes.append(Path(f"/dev/lastwrite-test-{os.getpid()}-{number}"))
         os.mknod(nodes[-1], stat.S_IFBLK | 0o600, os.makedev(major, minor))
     yield disk, nodes
-    for number in (1, 2):
+    for number, node in enumerate(nodes, 1):
+        node.unlink()
         shell("delpart", disk.path, number)
 
 
@@ -93,7 +95,7 @@ def test_an_account_taken_under_load_stays_within_its_tolerance(make_disk: MakeD
     disk = make_disk(64 * _MIB)
     tap = attach(disk)
     with Collector(tap):
-        job = start_script("writers.py", "sequence", disk.path, "direct", 0, 64, 2, 1)
+        job = start_script("writers.py", "sequence", disk.path, "direct", 0, 64, 2, 50_000, 1)
         while job.poll() is None:
             account = tap.accounting(patience=0)
             assert account.balanced, account

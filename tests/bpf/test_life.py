@@ -53,7 +53,7 @@ def test_killing_the_consumer_again_and_again_loses_nothing(
     disk = make_disk(64 * _MIB)
     generation = attach(disk).generation
     file = fast_folder / "stream"
-    job = start_script("writers.py", "sequence", disk.path, "direct", 0, 512, 5, 1)
+    job = start_script("writers.py", "sequence", disk.path, "direct", 0, 512, 5, 8000, 1)
     kills = 0
     while job.poll() is None:
         reader = start_script("consumer.py", pin_dir, file)

@@ -56,7 +56,7 @@ def test_rewrites_of_a_block_are_captured_in_order_whatever_the_way_of_writing(
     with Collector(tap) as collected:
         jobs = [
             start_script(
-                "writers.py", "sequence", disk.path, way, number * _BLOCKS, _BLOCKS, _SECONDS, number
+                "writers.py", "sequence", disk.path, way, number * _BLOCKS, _BLOCKS, _SECONDS, 1800, number
             )
             for number, way in enumerate(WAYS)
         ]
@@ -90,7 +90,9 @@ def test_a_write_that_waited_for_another_disk_follows_it_at_every_point(
     tap = attach(one, two)
     writers = 3
     with Collector(tap) as collected:
-        jobs = [start_script("writers.py", "pair", one.path, two.path, block, 2) for block in range(writers)]
+        jobs = [
+            start_script("writers.py", "pair", one.path, two.path, block, 5000) for block in range(writers)
+        ]
         pairs = sum(int(finish(job)) for job in jobs)
     assert tap.lost() == 0
     newest = [[0, 0] for _ in range(writers)]

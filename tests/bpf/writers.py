@@ -1,10 +1,11 @@
 """Writes numbered blocks in one of several ways, for a while. Runs as a program of its own.
 
-    writers.py sequence PATH WAY FIRST_BLOCK BLOCKS SECONDS SEED
-    writers.py pair PATH1 PATH2 BLOCK SECONDS
+    writers.py sequence PATH WAY FIRST_BLOCK BLOCKS SECONDS RATE SEED
+    writers.py pair PATH1 PATH2 BLOCK COUNT
     writers.py flood PATH BYTES ROUNDS SEED
 
-Each 4 KiB block of `sequence` begins with {u64 number of the block, u64 count of its rewrites}.
+Each 4 KiB block of `sequence` begins with {u64 number of the block, u64 count of its rewrites};
+RATE is the most writes per second, so that a test's ring can be made to hold all of them.
 """
 
 from __future__ import annotations
@@ -63,11 +64,14 @@ def writer(path: str, way: str, first: int, blocks: int) -> Write:
     return _with_calls(path, flags[way], way == "fdatasync")
 
 
-def sequence(path: str, way: str, first: str, blocks: str, seconds: str, seed: str) -> int:
+def sequence(path: str, way: str, first: str, blocks: str, seconds: str, rate: str, seed: str) -> int:
     write, low, number = writer(path, way, int(first), int(blocks)), int(first), int(blocks)
     choose, counts, done = random.Random(seed), [0] * number, 0
-    end = time.monotonic() + float(seconds)
-    while time.monotonic() < end:
+    start = time.monotonic()
+    while (passed := time.monotonic() - start) < float(seconds):
+        if done >= passed * float(rate):
+            time.sleep(0.001)
+            continue
         at = choose.randrange(number)
         counts[at] += 1
         write(low + at, counts[at])
@@ -75,15 +79,13 @@ def sequence(path: str, way: str, first: str, blocks: str, seconds: str, seed: s
     return done
 
 
-def pair(one: str, two: str, block: str, seconds: str) -> int:
+def pair(one: str, two: str, block: str, rounds: str) -> int:
     """n to the first disk, and after that has completed n to the second."""
     first, second = _with_calls(one, os.O_DIRECT, False), _with_calls(two, os.O_DIRECT, False)
-    end, count = time.monotonic() + float(seconds), 0
-    while time.monotonic() < end:
-        count += 1
+    for count in range(1, int(rounds) + 1):
         first(int(block), count)
         second(int(block), count)
-    return count
+    return int(rounds)
 
 
 def flood(path: str, size: str, rounds: str, seed: str) -> int:

@@ -49,7 +49,7 @@ def test_the_acceptance_tests_of_the_tap_pass_on_the_kernel_of_the_guest(running
     running_guest.write_file(f"{FOLDER}/tests.tar.gz", packed())
     running_guest.check(f"cd {FOLDER} && tar -xzf tests.tar.gz && rm tests.tar.gz", timeout_s=120)
     scaled = "LASTWRITE_TEST_RING_MIB=64 LASTWRITE_TEST_LEAST_WRITES=1000 CI=true PYTHONDONTWRITEBYTECODE=1"
-    options = "-q -rA --import-mode=importlib -p no:cacheprovider --timeout=500"
+    options = "-q -rA --import-mode=importlib -p no:cacheprovider -p pytest_timeout --timeout=500"
     pytest_in_guest = f"{scaled} python3 -m pytest {options} {CHOSEN}"
     done = running_guest.exec(
         f"cd {FOLDER}/tests/bpf && PYTHONPATH={FOLDER} {pytest_in_guest}", timeout_s=LIMIT_S
