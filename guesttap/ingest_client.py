@@ -43,6 +43,13 @@ class IngestClient:
         """Have the tap detach itself in the guest."""
         return dict(self._ask({"do": "detach", "vm": vm, "seconds": seconds}, seconds))
 
+    def end(self, vm: str) -> None:
+        """End the VM's session, whatever its tap does, and wait until its journal is free.
+
+        Raises TapNotConnectedError when the journal is still being written.
+        """
+        self._ask({"do": "end", "vm": vm}, ANSWER_SECONDS)
+
     def bookmark(self, vm: str, lsn: int, name: str) -> None:
         """Give a name to a point of the past."""
         self._ask({"do": "bookmark", "vm": vm, "lsn": lsn, "name": name}, ANSWER_SECONDS)

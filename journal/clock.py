@@ -10,7 +10,10 @@ from journal.table import Int64s
 
 
 class EpochClock:
-    """Converts times (ns) of one epoch by the nearest (mono, wall) pair at or before, else the first."""
+    """Converts times (ns) of one epoch by the nearest (mono, wall) pair at or before, else the first.
+
+    A *stretch* reaches from one pair to the next. When the wall clock was set back, stretches overlap.
+    """
 
     def __init__(self, pairs: array[int]) -> None:
         """`pairs`: mono, wall, mono, wall, ..."""
@@ -24,13 +27,35 @@ class EpochClock:
         index = max(int(np.searchsorted(self._mono, mono, "right")) - 1, 0)
         return int(self._wall[index]) + mono - int(self._mono[index])
 
-    def mono(self, wall: int) -> int:
-        """Return the newest monotonic time whose wall time is at most `wall`."""
-        older = np.flatnonzero(self._wall <= wall)
-        index = int(older[-1]) if len(older) else 0
-        mono = int(self._mono[index]) + wall - int(self._wall[index])
-        # What comes after the next pair is converted by that one, and is later than `wall`.
-        return min(mono, int(self._mono[index + 1]) - 1) if index + 1 < len(self._mono) else mono
+    def monos(self, wall: int, end: int) -> list[int]:
+        """Return when the wall clock showed `wall`, as monotonic times up to `end`, the newest first.
+
+        For a time that a clock which was set forward left out: the last instant before it was set.
+        """
+        count = int(np.searchsorted(self._mono, end, "right"))
+        starts, walls = self._mono[:count], self._wall[:count]
+        stops = np.append(starts[1:], end + 1)[:count]
+        uppers = walls + (stops - starts)
+        # Up to the next pair's time, when the clock was set forward there.
+        uppers[:-1] = np.maximum(uppers[:-1], walls[1:])
+        inside = np.flatnonzero((walls <= wall) & (wall < uppers))
+        found = np.minimum(starts[inside] + wall - walls[inside], stops[inside] - 1)
+        return [int(mono) for mono in found[::-1]]
+
+    @property
+    def first(self) -> int:
+        """Monotonic time of the first pair."""
+        return int(self._mono[0])
+
+    @property
+    def last(self) -> int:
+        """Monotonic time of the last pair."""
+        return int(self._mono[-1])
+
+    @property
+    def oldest(self) -> int:
+        """The earliest wall time of any pair."""
+        return int(self._wall.min())
 
     @property
     def newest(self) -> int:

@@ -9,7 +9,7 @@ from journal.notes import EpochNote
 from journal.scan import PlacedNote, SegmentScan
 
 
-def segment_damage(timeline: int, scans: Sequence[SegmentScan], due: int, journal: bytes) -> list[Damage]:
+def segment_damage(timeline: int, scans: Sequence[SegmentScan], due: int) -> list[Damage]:
     """Return what is bad in and between the segments of a timeline whose first record has LSN `due`."""
     found: list[Damage] = []
     epoch = 0
@@ -18,13 +18,8 @@ def segment_damage(timeline: int, scans: Sequence[SegmentScan], due: int, journa
             reason = "the segment before this one is missing or cut short"
             high = int(scan.frames.array()["epoch"][0]) if scan.frame_count else epoch + 1
             found.append(Damage(timeline, due, scan.first_lsn, scan.path, 0, reason, epoch, high))
-        header = scan.header
-        if header is None or (header.journal, header.timeline, header.first_lsn) != (
-            journal,
-            timeline,
-            scan.first_lsn,
-        ):
-            reason = "the segment's header is damaged or another's"
+        if scan.header is None:
+            reason = "the segment's header is damaged"
             found.append(Damage(timeline, scan.first_lsn, scan.first_lsn, scan.path, 0, reason, lost=False))
         for bad in scan.bad:
             low = bad.low_epoch or epoch

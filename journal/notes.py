@@ -28,6 +28,17 @@ class JournalDisk:
     bytes: int
     serial: str | None
 
+    def same_as(self, other: JournalDisk) -> bool:
+        """Return whether both are one disk: by their serials, by their names when one has none."""
+        if self.serial and other.serial:
+            return self.serial == other.serial
+        return self.name == other.name
+
+    @property
+    def described(self) -> str:
+        """Its name, and its serial when it has one."""
+        return f"{self.name} (serial {self.serial})" if self.serial else self.name
+
 
 @dataclass(frozen=True, slots=True)
 class EpochNote:

@@ -19,7 +19,7 @@ from journal.history import Cut, Damage, Epoch, History
 from journal.metalog import Timeline
 from journal.notes import JournalDisk
 from journal.resolve import Source, resolve
-from journal.scan import PlacedNote, SegmentScan
+from journal.scan import Owner, PlacedNote, SegmentScan
 from journal.times import Instant, Times
 
 _NO_END = (1 << 62) - 1
@@ -84,11 +84,12 @@ class JournalReader:
     def _scanned(self, timeline: int, known: list[SegmentData]) -> list[SegmentData]:
         """Return the segments of a timeline, each scanned to its present end."""
         by_path = {data.scan.path: data for data in known}
+        owner = Owner(self.identity.journal.bytes, timeline)
         found = []
         for first_lsn, path in layout.segments(self.folder, timeline):
             data = by_path.get(path)
             if data is None or data.scan.unsettled or not data.scan.still_holds():
-                data = SegmentData(SegmentScan(path, first_lsn))
+                data = SegmentData(SegmentScan(path, first_lsn, owner))
             try:
                 data.scan.extend()
             except FileNotFoundError:
@@ -154,7 +155,7 @@ class JournalReader:
 
     def _damage(self, timeline: int) -> list[Damage]:
         scans = [data.scan for data in self._segments[timeline]]
-        found = segment_damage(timeline, scans, self._first_due(timeline), self.identity.journal.bytes)
+        found = segment_damage(timeline, scans, self._first_due(timeline))
         for meta in self.meta.records:
             if meta["meta"] == "damage" and meta.get("timeline") == timeline:
                 found += self._bad_data(int(meta["first_lsn"]), int(meta["next_lsn"]), timeline)
@@ -206,6 +207,12 @@ class JournalReader:
             if meta["meta"] == "bookmark" and meta["lsn"] <= limits.get(meta["timeline"], -1):
                 found.append(_bookmark(int(meta["lsn"]), str(meta["name"]), lineage))
         return found
+
+    def known_disks(self) -> dict[int, JournalDisk]:
+        """Return every disk that the journal ever had, by its number, as the newest epoch that has it says."""
+        epochs = [e for number in self._timelines for e in self.epochs(number)]
+        epochs.sort(key=lambda epoch: epoch.number)
+        return {disk.disk: disk for epoch in epochs for disk in epoch.disks}
 
     def disks(self, timeline: int = layout.MAIN) -> list[JournalDisk]:
         """Return the disks as the newest epoch names them."""

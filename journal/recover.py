@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from journal import layout, metalog
 from journal.data import SegmentData
-from journal.scan import SegmentScan
+from journal.scan import Owner, SegmentScan
 from journal.storage import NEW_SUFFIX, sync_folder
 
 
@@ -30,7 +30,7 @@ def recover(folder: Path, timeline: int) -> Recovery:
     if not segments:
         return Recovery(None, 0, [])
     first_lsn, path = segments[-1]
-    scan = SegmentScan(path, first_lsn)
+    scan = SegmentScan(path, first_lsn, Owner(layout.read_identity(folder).journal.bytes, timeline))
     scan.extend()
     if scan.sealed:
         return Recovery(path, 0, [])

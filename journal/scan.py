@@ -34,6 +34,14 @@ FRAME = np.dtype(
     ]
 )
 _STEP = 1 << 20
+FOREIGN = "the segment is another's: its header names another journal, timeline or first LSN"
+
+
+class Owner(NamedTuple):
+    """Whose segments are looked at: the journal's uuid and the timeline."""
+
+    journal: bytes
+    timeline: int
 
 
 class PlacedNote(NamedTuple):
@@ -64,10 +72,14 @@ class _Found(NamedTuple):
 
 
 class SegmentScan:
-    """What the heads of one segment say. `end` is where the last correct frame ends (bytes)."""
+    """What the heads of one segment say. `end` is where the last correct frame ends (bytes).
 
-    def __init__(self, path: Path, first_lsn: int) -> None:
+    With an `owner`, a segment whose header is readable and names another is damaged as a whole.
+    """
+
+    def __init__(self, path: Path, first_lsn: int, owner: Owner | None = None) -> None:
         self.path = path
+        self._owner = owner
         self.first_lsn = first_lsn
         self.header: layout.SegmentHeader | None = None
         self.footer: layout.Footer | None = None
@@ -98,8 +110,16 @@ class SegmentScan:
         if self.footer:
             return max(self.next_lsn, self.footer.next_lsn)
         # More records than this cannot lie in the suspect bytes: their LSNs are never used again.
-        lost = (self.limit - self.end) // frame.RECORD_BYTES + 1 if self.suspect else 0
+        lost = max(self.limit - self.end, 0) // frame.RECORD_BYTES + 1 if self.suspect else 0
         return self.next_lsn + lost
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the header can be read, and names another journal, timeline or first LSN."""
+        header = self.header
+        if header is None or self._owner is None:
+            return False
+        return (header.journal, header.timeline, header.first_lsn) != (*self._owner, self.first_lsn)
 
     def digest_state(self) -> layout.Digest:
         """Return a copy of the running digest, for a writer that goes on."""
@@ -124,6 +144,10 @@ class SegmentScan:
             size = os.fstat(fd).st_size
             if not self.limit:
                 self._read_header(fd)
+            if self.foreign:
+                # Its frames may fit by their numbers: none is taken, and it is left as it is.
+                self.limit, self.suspect, self.tail_reason = size, True, FOREIGN
+                return
             self.footer = self._footer(fd, size)
             self.limit = self.footer.length if self.footer else size
             self._walk(fd)

@@ -32,6 +32,7 @@ class Sequence:
     sync_cursor: dict[str, int] | None = None
     last_cut: Cut | None = None
     disks: tuple[JournalDisk, ...] = field(default=())
+    known: dict[int, JournalDisk] = field(default_factory=dict)
 
     def after(self, header: FrameHeader, head: Buffer) -> Sequence:
         """Return the state after a frame whose checksums hold. Raises BadSequence, BadContent, FrameError."""
@@ -70,6 +71,8 @@ class Sequence:
             raise BadSequence(
                 f"epoch {note.epoch} syncs a bitmap, but there is no valid epoch that it adds to"
             )
+        for disk in note.disks:
+            self._check_number(note.epoch, disk)
         return replace(
             self,
             epoch=note.epoch,
@@ -78,7 +81,22 @@ class Sequence:
             generation=note.generation,
             sync_cursor=None,
             disks=note.disks,
+            known=self.known | {disk.disk: disk for disk in note.disks},
         )
+
+    def _check_number(self, epoch: int, disk: JournalDisk) -> None:
+        """Refuse a number that means another disk, or a disk that has another number, in this journal."""
+        former = self.known.get(disk.disk)
+        if former is not None and not former.same_as(disk):
+            raise BadSequence(
+                f"epoch {epoch} calls {disk.described} disk {disk.disk}, which is {former.described} in this journal"
+            )
+        if former is None:
+            for other in self.known.values():
+                if (other.name, other.serial) == (disk.name, disk.serial):
+                    raise BadSequence(
+                        f"epoch {epoch} gives {disk.described} the number {disk.disk}, it has {other.disk}"
+                    )
 
     def _check_records(self, header: FrameHeader, head: Buffer) -> None:
         rows = table.table_of(header, head)
@@ -177,6 +195,7 @@ def sequence_of(reader: JournalReader, timeline: int = layout.MAIN) -> Sequence:
         sync_cursor={"disk": cursor.disk, "sector": cursor.sector} if cursor else None,
         last_cut=history.cuts[-1] if history.cuts else None,
         disks=goes_on.disks if goes_on else (),
+        known=reader.known_disks(),
     )
 
 

@@ -18,6 +18,7 @@ from lastwrite.errors import LastwriteError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NEW_SUFFIX = ".new"
+FOLDER_MODE, FILE_MODE = 0o700, 0o600  # a journal holds everything that the VM ever wrote
 
 
 def write_error(path: Path, error: OSError) -> LastwriteError:
@@ -37,18 +38,22 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, with every new entry durable."""
+    """Make a folder and its parents, for their owner alone, with every new entry durable."""
     if not folder.is_dir():
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(FOLDER_MODE, exist_ok=True)
         sync_folder(folder.parent)
+
+
+def _owner_only(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, FILE_MODE)
 
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file whole under a temporary name, then give it its name, durably. Leaves nothing half done."""
     new = path.with_name(path.name + NEW_SUFFIX)
     try:
-        with open(new, "wb") as file:
+        with open(new, "wb", opener=_owner_only) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -62,7 +67,7 @@ def replace_file(path: Path, data: bytes) -> None:
 def lock(folder: Path) -> int:
     """Return a descriptor that holds the journal's lock. Raises JournalBusy (details: pid if known)."""
     path = folder / layout.LOCK
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -12,11 +12,11 @@ from journal.errors import BadContent, JournalExists, JournalWriteFailed, NotRec
 from journal.frame import HEADER_BYTES, Buffer, FrameHeader
 from journal.history import Cut
 from journal.metalog import Meta
-from journal.notes import MAX_NAME
+from journal.notes import MAX_NAME, JournalDisk
 from journal.reader import JournalReader
 from journal.recover import Recovery, recover
 from journal.sequence import sequence_of
-from journal.storage import ActiveSegment, lock, make_folder, replace_file, write_error
+from journal.storage import FILE_MODE, ActiveSegment, lock, make_folder, replace_file, write_error
 from lastwrite.errors import LastwriteError
 
 SEGMENT_BYTES = 1 << 30
@@ -60,8 +60,7 @@ class JournalWriter:
             raise write_error(folder, error) from error
         lock_fd = lock(folder)
         try:
-            if (folder / layout.IDENTITY).exists():
-                raise JournalExists(f"{folder} holds a journal already")
+            _require_empty(folder)
             main = {"meta": "timeline", "timeline": layout.MAIN, "name": "main", "parent": None}
             begin = metalog.encode(main | {"fork_lsn": 0, "epoch": 0, "created": time.time_ns()})
             replace_file(folder / layout.META_LOG, begin)
@@ -183,6 +182,11 @@ class JournalWriter:
     def valid_base(self) -> bool:
         """Whether a bitmap sync may follow: there is a valid epoch, and nothing that it needs is damaged."""
         return self._state.valid_base
+
+    @property
+    def known_disks(self) -> dict[int, JournalDisk]:
+        """Every disk that the journal ever had, by the number that it must keep."""
+        return dict(self._state.known)
 
     @property
     def sync_cursor(self) -> dict[str, int] | None:
@@ -312,7 +316,7 @@ class JournalWriter:
         self._require_whole()
         path = self.folder / layout.META_LOG
         record = metalog.encode(meta)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             _write_all(fd, record, self._meta_end)
             os.fdatasync(fd)
@@ -322,6 +326,20 @@ class JournalWriter:
         finally:
             os.close(fd)
         self._meta_end += len(record)
+
+
+def _require_empty(folder: Path) -> None:
+    """Raise JournalExists when a folder holds anything of a journal, also of one that lost its JOURNAL file."""
+    if (folder / layout.IDENTITY).exists():
+        raise JournalExists(f"{folder} holds a journal already")
+    log = folder / layout.META_LOG
+    # A crash in create() leaves a log that names the main timeline and nothing else: nothing is lost with it.
+    begun = log.exists() and [meta["meta"] for meta in metalog.read(log).records] != ["timeline"]
+    if begun or (folder / layout.TIMELINES).exists():
+        raise JournalExists(
+            f"{folder} holds what is left of a journal: its file {layout.IDENTITY} is missing",
+            hint=f"Put {layout.IDENTITY} back from a copy of the journal, or choose an empty folder.",
+        )
 
 
 def _write_all(fd: int, data: bytes, place: int) -> None:

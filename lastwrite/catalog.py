@@ -31,6 +31,7 @@ from lastwrite.catalog_tables import (
     UnknownHypervisorError,
     UnknownVmError,
     VmTable,
+    VmTakenError,
 )
 from lastwrite.database import open_database, translated, writing
 from lastwrite.ids import new_id, valid_name
@@ -48,6 +49,7 @@ __all__ = [
     "UnknownHypervisorError",
     "UnknownVmError",
     "VmRow",
+    "VmTakenError",
 ]
 
 
@@ -153,11 +155,16 @@ class Catalog:
         protected: bool = False,
         vm_id: str | None = None,
     ) -> VmRow:
-        """Add a VM under a new id (or `vm_id`). Raises NameTakenError, InvalidNameError."""
+        """Add a VM under a new id (or `vm_id`). Raises NameTakenError, VmTakenError, InvalidNameError."""
         valid_name(name, "VM")
         with self._writing() as session:
             if session.scalar(select(VmTable).where(VmTable.name == name)) is not None:
                 raise NameTakenError(f"there is a VM {name} in the catalog already", name=name)
+            same = select(VmTable.name).where(VmTable.hypervisor == hypervisor, VmTable.ref == ref)
+            if (other := session.scalar(same)) is not None:
+                raise VmTakenError(
+                    f"this VM of {hypervisor} is in the catalog already, as {other}", name=other
+                )
             row = VmTable(
                 id=vm_id or new_id(), name=name, hypervisor=hypervisor, ref=ref, journal=journal,
                 instance=None, protected=protected, spec=spec, created=_now(),

@@ -18,6 +18,13 @@ class NameTakenError(RefusedError):
     hint = "Choose another name, or remove the other one first."
 
 
+class VmTakenError(RefusedError):
+    """The VM is in the catalog already, under another name."""
+
+    code = "vm-taken"
+    hint = "One VM has one journal: use the name that the message names."
+
+
 class HypervisorInUseError(RefusedError):
     """A hypervisor cannot be removed while VMs on it are protected."""
 

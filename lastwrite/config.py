@@ -7,20 +7,32 @@ where the file is found. An environment variable LASTWRITE_SECTION__KEY wins ove
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from lastwrite.address import parse_address
 from lastwrite.errors import UsageError
+from lastwrite.logs import HIDDEN, SECRET_WORDS
 
 DEFAULT_FILE = Path("/etc/lastwrite/lastwrite.toml")
 FILE_VARIABLE = "LASTWRITE_CONFIG"
 MAX_SOCKET_PATH = 107  # sockaddr_un.sun_path without its final zero
 LONGEST_SOCKET = "control.sock"
+OURS_ALONE = 0o077
+"""The umask of every process of the server."""
 
 Values = dict[str, Any]
 
@@ -50,6 +62,12 @@ def _sqlite(url: str) -> str:
     if url and not url.startswith("sqlite:////"):
         raise ValueError("must be sqlite:/// and an absolute path (no other database is supported yet)")
     return url
+
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return value
 
 
 HostPort = Annotated[str, AfterValidator(_address)]
@@ -97,7 +115,7 @@ class TapSettings(_Listener):
         default="127.0.0.1:7810",
         description="The same address as guests reach it; when not set: `tap.listen`.",
     )
-    ring_mib: int = Field(
+    ring_mib: Annotated[int, BeforeValidator(_no_truth_value)] = Field(
         default=64, ge=1, le=4096, description="Memory for the ring in a guest's kernel, MiB; a power of two."
     )
 
@@ -198,8 +216,9 @@ def find_file(path: Path | None = None) -> Path | None:
         return DEFAULT_FILE if DEFAULT_FILE.is_file() else None
     if not wanted.is_file():
         asked_by = "--config" if path else FILE_VARIABLE
+        what = "not a file" if wanted.exists() else "no such file"
         raise ConfigError(
-            f"{wanted}: no such file ({asked_by} names it)", hint="Correct the path or make the file."
+            f"{wanted}: {what} ({asked_by} names it)", hint="Correct the path or make the file."
         )
     return wanted.absolute()
 
@@ -236,4 +255,17 @@ def _problem(detail: Values) -> str:
     if detail["type"] == "value_error" and isinstance(detail["input"], dict):
         return f"{key}: {why}"
     value = str(detail["input"]) if isinstance(detail["input"], Path) else detail["input"]
-    return f"{key}: {why} (got {value!r})"
+    return f"{key}: {why} (got {_shown(key, value)})"
+
+
+def _shown(key: str, value: Any) -> str:
+    """Return a value for a message, without what is a secret in it."""
+    if any(word in key.lower() for word in SECRET_WORDS):
+        return HIDDEN
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name!r}: {_shown(str(name), inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_shown(key, inner) for inner in value) + "]"
+    # Who logs in stands before the last @ of an URL, options such as `password=` after the question mark.
+    hidden = re.sub(r"(?<=://).*@", f"{HIDDEN}@", repr(value), flags=re.DOTALL)
+    return re.sub(r"(://[^?]*\?)[^'\"]*", rf"\1{HIDDEN}", hidden)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from lastwrite.config import ConfigError, Settings, find_file
+from lastwrite.config import OURS_ALONE, ConfigError, Settings, find_file
 from lastwrite.errors import LastwriteError
 from lastwrite.text import size
 from plugins.models import Check, DoctorReport, Health
@@ -110,6 +111,11 @@ def _state_dir(path: Path) -> Iterator[Check]:
         else f"{there} is not writable"
     )
     yield Check(name="state directory", ok=writable, found=found, remedy=remedy)
+    if there == path:
+        mode = stat.S_IMODE(there.stat().st_mode)
+        remedy = f"chmod 0700 {path}: it holds what VMs have written."
+        private = not mode & OURS_ALONE
+        yield Check(name="state directory's rights", ok=private, found=f"mode {mode:04o}", remedy=remedy)
     free = shutil.disk_usage(there).free
     remedy = f"Make room: journals grow with every write. {size(LEAST_FREE)} is the least that is sensible."
     yield Check(name="free space", ok=free >= LEAST_FREE, found=f"{size(free)} at {there}", remedy=remedy)

@@ -10,12 +10,24 @@ import socket
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 
+from lastwrite.catalog_tables import UnknownHypervisorError, UnknownVmError
 from lastwrite.errors import LastwriteError
-from plugins.errors import NoServerError, ServerLostError
+from lastwrite.ids import is_name
+from plugins.errors import CommandLineError, NoServerError, ServerLostError
 from plugins.models import Result
+
+UNKNOWN = {
+    "vms": (UnknownVmError, "no protected VM is named", "`lastwrite status` lists them."),
+    "hypervisors": (
+        UnknownHypervisorError,
+        "no hypervisor is named",
+        "`lastwrite hypervisor list` lists them.",
+    ),
+}
 
 R = TypeVar("R", bound=Result)
 Event = dict[str, Any]
@@ -77,6 +89,20 @@ class ControlClient:
         return ServerLostError(
             f"the server at {self.socket} stopped answering: {error or type(error).__name__}"
         )
+
+
+def address(kind: str, name: str, *rest: str) -> str:
+    """Return the address of a thing of a `kind` (vms or hypervisors) with this name, as a user wrote it.
+
+    Raises CommandLineError for no name at all, UnknownVmError or UnknownHypervisorError for what cannot be one:
+    it must not lead to another address.
+    """
+    if not name:
+        raise CommandLineError("an empty name was given", hint="Name what is meant.")
+    if not is_name(name):
+        error, words, hint = UNKNOWN[kind]
+        raise error(f"{words} {name!r}", hint=hint, name=name)
+    return "/".join(["/v1", kind, quote(name, safe=""), *rest])
 
 
 def require_server(path: Path) -> None:

@@ -104,6 +104,13 @@ class NotConfirmedError(RefusedError):
     hint = "Nothing was deleted. Give the VM's name with --confirm."
 
 
+class JournalNotDeletedError(UnavailableError):
+    """A journal cannot be taken out of its place."""
+
+    code = "journal-not-deleted"
+    hint = "The journal and the VM's entry are as they were. Do what the message asks for, then try again."
+
+
 class CancelledError(RefusedError):
     """Whoever had asked went away before the operation was complete."""
 

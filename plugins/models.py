@@ -125,6 +125,7 @@ class VmStatus(Result):
     ring_used: int | None = None
     ring_bytes: int | None = None
     lost: int | None = None
+    unreadable_bytes: int | None = None
     received_bytes: int | None = None
     clock_offset_ns: int | None = None
     accounting: Any = None
@@ -202,6 +203,7 @@ class ProtectResult(Result):
     already: bool
     rpo_ms: float | None
     seconds: float
+    alarm: str | None = None
 
 
 class UnprotectResult(Result):

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from hypervisors.base import Hypervisor, NbdDisk, Vm, VmSpec
+from hypervisors.base import DiskSpec, Hypervisor, NbdDisk, Vm, VmSpec
 from lastwrite.address import parse_address
 from lastwrite.errors import LastwriteError, UsageError
 from recovery.errors import BootFailed, DiskNotFound
 from recovery.points import RecoveryPoint
-from recovery.view import View, find_disk
+from recovery.view import View, disks_at, find_disk
 
 if TYPE_CHECKING:
     from journal.reader import JournalReader
@@ -61,7 +61,7 @@ def pinned_disks(
     vm_name: str | None = None,
     disks: Mapping[str, str] | None = None,
 ) -> list[NbdDisk]:
-    """Return an export, pinned to the point's LSN, for every disk of `spec`.
+    """Return an export, pinned to the point's LSN, for every disk of `spec`, then for what else the point has.
 
     `disks` maps a target of the hypervisor to the journal's name of the same disk where the two differ;
     `vm_name` is the name that the NBD server knows the VM by (default: the journal's). Every disk is
@@ -73,13 +73,19 @@ def pinned_disks(
     except ValueError as error:
         raise UsageError(f"NBD address {nbd_address!r}: {error}") from error
     names = dict(disks or {})
+    wanted = {disk.target: names.get(disk.target, disk.target) for disk in spec.disks}
+    # A disk that the description does not name, for it was taken away since, is a part of the point all the same.
+    for name in sorted({disk.name for disk in disks_at(reader, point)}.difference(wanted.values())):
+        if name in wanted:
+            raise UsageError(f"disk {name} of the point has no place: {wanted[name]} is booted as {name}")
+        wanted[name] = name
     found = []
-    for target in (disk.target for disk in spec.disks):
-        disk = find_disk(reader, names.get(target, target))
+    for target, name in wanted.items():
+        disk = find_disk(reader, point, name)
         view = View(reader, point, disk.name)
         export = f"{vm_name or reader.name}/{disk.name}@{point.pinned}"
         found.append(NbdDisk(target, address.host, address.port, export, view.disk_bytes))
-    if not found:
+    if not spec.disks:
         raise DiskNotFound(f"the description of {spec.name} names no disk, so there is nothing to boot from")
     return found
 
@@ -105,7 +111,10 @@ def boot(
     steps = _Steps(progress)
     exports = pinned_disks(spec, reader, point, nbd_address, vm_name=vm_name, disks=disks)
     steps("resolve", f"{len(exports)} disk(s) of {reader.name} as of {point.description}")
-    vm = hv.boot_from_nbd(dataclasses.replace(spec, name=name), exports)
+    named = {disk.target for disk in spec.disks}
+    bus = spec.disks[0].bus
+    further = tuple(DiskSpec(each.target, each.bytes, bus) for each in exports if each.target not in named)
+    vm = hv.boot_from_nbd(dataclasses.replace(spec, name=name, disks=spec.disks + further), exports)
     steps("boot", f"{vm.name} was started on {hv.name}")
     return vm
 

@@ -36,6 +36,20 @@ class PointInGap(RefusedError):
     hint = "Choose the point before or the point after the gap: nothing is put in its place silently."
 
 
+class ClockSetBack(RefusedError):
+    """The VM's clock was set back, and when it last showed this time there was no recovery point."""
+
+    code = "clock-set-back"
+    hint = "Name a cut (cut:N) or a record (lsn:N): their order does not depend on the clock."
+
+
+class BadImagePath(UsageError):
+    """No image can have this path."""
+
+    code = "bad-image-path"
+    hint = "Name a file in a directory that exists, by its whole path, of at most 255 bytes."
+
+
 class DiskNotFound(NotFoundError):
     """The journal holds no such disk at this point."""
 

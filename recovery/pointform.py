@@ -102,11 +102,12 @@ def parse_time(text: str) -> int:
     zone = found["zone"] or "Z"
     try:
         moment = datetime.fromisoformat(f"{found['date']}T{found['clock']}{zone.upper()}")
-    except ValueError as error:
+        utc = moment.utctimetuple()
+    except (ValueError, OverflowError) as error:  # in UTC it may lie outside the years that there are
         raise BadPoint(f"{text!r} is no time: {error}") from error
-    if moment.year < 1970:
+    if utc.tm_year < 1970:
         raise BadPoint(f"{text!r} is before 1970")
-    return calendar.timegm(moment.utctimetuple()) * SECOND + int((found["fraction"] or "0").ljust(9, "0"))
+    return calendar.timegm(utc) * SECOND + int((found["fraction"] or "0").ljust(9, "0"))
 
 
 def format_time(wall_ns: int) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lastwrite.errors import LastwriteError
 from lastwrite.names import nearest_hint
-from recovery.errors import AmbiguousPoint, PointInGap, PointNotFound
+from recovery.errors import AmbiguousPoint, ClockSetBack, PointInGap, PointNotFound
 from recovery.pointform import (
     Form,
     Point,
@@ -26,6 +27,7 @@ from recovery.pointform import (
 if TYPE_CHECKING:
     from journal.history import Cut, Epoch
     from journal.reader import JournalReader
+    from journal.times import Instant
 
 __all__ = [
     "CONSISTENCIES",
@@ -41,6 +43,7 @@ __all__ = [
     "split_target",
 ]
 
+CLOCK_SET = 10**9  # ns: what is less is taken for the error of measuring an offset
 CONSISTENCIES = ("app", "filesystem", "crash", "approximate")  # best first
 
 
@@ -87,7 +90,8 @@ class _Search:
         self._reader = reader
         self._point = point
         self._timeline = timeline
-        self._history = reader.lineage(timeline).history
+        lineage = reader.lineage(timeline)
+        self._history, self._times = lineage.history, lineage.times
         self._cuts = reader.cuts(timeline)
 
     def run(self, now: int | None) -> RecoveryPoint:
@@ -103,7 +107,7 @@ class _Search:
         if point.form is Form.TIME:
             return self._by_time(point.number)
         if point.form is Form.AGO:
-            return self._by_time((source_now(self._cuts) if now is None else now) - point.number)
+            return self._by_time_ago((source_now(self._cuts) if now is None else now) - point.number)
         if point.form is Form.LSN:
             return self._by_lsn(point.number)
         return self._by_cut()
@@ -111,12 +115,52 @@ class _Search:
     # -- the forms ----------------------------------------------------------------------------------
 
     def _by_time(self, wall: int) -> RecoveryPoint:
-        instant = self._reader.lsn_at(wall, self._timeline)
-        epoch = self._epoch_at(wall)
-        if instant.covered and epoch and self._known(epoch, instant.lsn, wall):
-            return self._at(instant.lsn, wall)
-        before, after = self._around(instant.lsn, wall)
-        raise self._missing(before, after, wall)
+        instants = self._times.occurrences(wall)  # made as they are asked for: mostly the first will do
+        newest = next(instants, None)
+        if newest and self._known(newest):
+            return self._at(newest.lsn, wall)
+        lsn = self._reader.lsn_at(wall, self._timeline).lsn
+        missing = self._missing(*self._around(lsn, wall), wall)
+        cuts = self._cuts_beside(wall, any(map(self._known, instants)), missing)
+        raise self._set_back(wall, cuts, missing) if cuts else missing
+
+    def _by_time_ago(self, wall: int) -> RecoveryPoint:
+        """Find a time ago by `wall`, what the clock would have shown then had it always gone as it goes now.
+
+        The offset between the two clocks tells where it was another: a clock that was set back or forward.
+        """
+        measured = [cut for cut in self._history.cuts if cut.offset is not None]
+        newest = (measured[-1].offset or 0) if measured else 0
+        # `wall - newest` is the time on the appliance's clock.
+        earlier = (cut for cut in reversed(measured) if cut.wall - (cut.offset or 0) <= wall - newest)
+        cut = next(earlier, None)
+        if cut is None or abs((cut.offset or 0) - newest) < CLOCK_SET:
+            return self._by_time(wall)
+        passed = wall - newest - (cut.wall - (cut.offset or 0))
+        instant = self._times.at(cut.epoch, cut.mono + passed)
+        if instant and self._known(instant):
+            return self._at(instant.lsn, cut.wall + passed)
+        lsn = instant.lsn if instant else cut.lsn
+        raise self._missing(*self._around(lsn, cut.wall + passed), cut.wall + passed)
+
+    def _cuts_beside(self, wall: int, known: bool, missing: LastwriteError) -> list[Cut]:
+        """Return the cuts nearest to a time that is refused only because the clock was set back, else none."""
+        cuts = [cut for cut in self._history.cuts if self._history.is_point(cut.lsn) and self._belongs(cut)]
+        early = missing.details["before"] is None and any(cut.wall <= wall for cut in cuts)
+        late = missing.details["after"] is None and any(cut.wall > wall for cut in cuts)
+        if not (known or early or late):
+            return []
+        return sorted(sorted(cuts, key=lambda cut: abs(cut.wall - wall))[:4], key=lambda cut: cut.number)
+
+    def _set_back(self, wall: int, cuts: list[Cut], missing: LastwriteError) -> ClockSetBack:
+        choice = ", ".join(f"{_spell(cut)} ({format_time(cut.wall)})" for cut in cuts)
+        return ClockSetBack(
+            f"{self._point.text}: the clock of {self._reader.name} was set back; "
+            f"when it last showed {format_time(max(wall, 0))}, there was no recovery point",
+            hint=f"The order of the cuts is that of their numbers. The nearest are: {choice}.",
+            choices=[_spell(cut) for cut in cuts],
+            **missing.details,
+        )
 
     def _around(self, lsn: int, wall: int) -> tuple[int | None, int | None]:
         """Return the nearest points on both sides of a time whose newest record is `lsn`."""
@@ -127,25 +171,15 @@ class _Search:
             return lsn, history.after(lsn)
         return history.before(lsn), lsn  # the last record of a sync: a point only from the sync's end
 
-    def _epoch_at(self, wall: int) -> Epoch | None:
-        begun = [epoch for epoch in self._reader.epochs(self._timeline) if epoch.wall <= wall]
-        return begun[-1] if begun else None
-
-    def _known(self, epoch: Epoch, lsn: int, wall: int) -> bool:
-        """Return whether `lsn`, the newest record of `epoch` at `wall`, is the state at that time.
-
-        Not before the epoch's sync has ended. And where a gap ends the epoch, not after its last record or
-        cut: the gap's own note is later than the writes that were lost.
-        """
-        if epoch.valid_from is None or lsn < epoch.valid_from or not self._history.is_point(lsn):
+    def _known(self, instant: Instant) -> bool:
+        """Return whether the state at `instant` can be had: not before the sync of its epoch has ended."""
+        epoch, lsn = self._history.epoch(instant.epoch), instant.lsn
+        if epoch is None or epoch.valid_from is None or not epoch.valid_from <= lsn:
             return False
-        walls = [cut.wall for cut in self._cuts if cut.epoch == epoch.number and cut.number]
-        begun = [cut.wall for cut in self._cuts if cut.epoch == epoch.number and cut.kind == "sync-end"]
-        if not begun or wall < min(begun):
+        ends = [c.mono for c in self._history.cuts if c.epoch == epoch.number and c.kind == "sync-end"]
+        if not ends or instant.mono < min(ends):
             return False
-        if epoch.gap_reason is None:
-            return True
-        return wall <= max(*walls, self._reader.record_time(epoch.last_lsn, self._timeline))
+        return self._history.is_point(lsn) and self._same_state(epoch.number, lsn)
 
     def _by_lsn(self, lsn: int) -> RecoveryPoint:
         if self._history.is_point(lsn):
@@ -175,7 +209,22 @@ class _Search:
         raise self._missing(around, self._history.after(cut.lsn))
 
     def _belongs(self, cut: Cut) -> bool:
-        return not cut.number or cut.epoch == self._reader.point(cut.lsn, self._timeline).number
+        return not cut.number or self._same_state(cut.epoch, cut.lsn)
+
+    def _same_state(self, number: int, lsn: int) -> bool:
+        """Return whether the point `lsn` is the state that epoch `number` has there.
+
+        An LSN that ends one valid epoch may begin the next, when that needed no record: the same disks then
+        have the same content in both.
+        """
+        meant = self._reader.point(lsn, self._timeline)
+        if meant.number == number:
+            return True
+        epoch = self._history.epoch(number)
+        spans = [
+            span for span in self._history.spans if span.epoch == number and span.first <= lsn <= span.last
+        ]
+        return bool(spans) and epoch is not None and epoch.disks == meant.disks
 
     # -- answers ------------------------------------------------------------------------------------
 

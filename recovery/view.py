@@ -43,7 +43,7 @@ class View:
         Raises DiskNotFound, or the journal's NotRecoverable when damage makes this point unusable.
         """
         self.point = point
-        self.disk = find_disk(reader, disk)
+        self.disk = find_disk(reader, point, disk)
         self._map = reader.resolve(point.lsn, self.disk.disk, point.timeline)
 
     @property
@@ -64,10 +64,15 @@ class View:
         return self._map.extents(offset, length)
 
 
-def find_disk(reader: JournalReader, name: str) -> JournalDisk:
-    """Return the disk of that name. Raises DiskNotFound with the nearest names."""
-    disks = {disk.name: disk for disk in reader.disks()}
+def disks_at(reader: JournalReader, point: RecoveryPoint) -> tuple[JournalDisk, ...]:
+    """Return the disks that the VM had in the journal at `point`: they may be others than today's."""
+    return reader.point(point.lsn, point.timeline).disks
+
+
+def find_disk(reader: JournalReader, point: RecoveryPoint, name: str) -> JournalDisk:
+    """Return the disk that had that name at `point`. Raises DiskNotFound with the nearest names."""
+    disks = {disk.name: disk for disk in disks_at(reader, point)}
     if name not in disks:
-        hint = nearest_hint(name, disks, "The journal holds no disk yet.")
-        raise DiskNotFound(f"{reader.name} has no disk {name!r} in its journal", hint=hint)
+        hint = nearest_hint(name, disks, "The journal holds no disk at this point.")
+        raise DiskNotFound(f"{reader.name} has no disk {name!r} in its journal at {point.pinned}", hint=hint)
     return disks[name]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import enum
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Mapping
 
 from guesttap.agent import clock
 from guesttap.agent.disks import DiskReader
 from guesttap.agent.epochs import Epoch, Settling
 from guesttap.agent.knowledge import Knowledge
 from guesttap.agent.marks import Marks
+from guesttap.agent.numbering import Numbering
 from guesttap.agent.pump import Break, Pump
 from guesttap.agent.store import Remembered, Store
 from guesttap.agent.stream import Stream
@@ -54,6 +55,9 @@ class Capture:
         self._store = store
         self._boot = boot
         self._disks = disks
+        self._numbering = Numbering(disks, None)
+        self._renumbered = False
+        self._news: list[str] = []
         self.sizes = {disk.index: disk.bytes for disk in tap.disks}
         self.reader = DiskReader(tap.disks)
         self.pump = Pump(tap, self.reader)
@@ -106,7 +110,30 @@ class Capture:
         """Whether what is read now can be recovered to."""
         return self.mode is Mode.STREAMING and self.epoch is not None and self.epoch.valid
 
+    @property
+    def unreadable_bytes(self) -> int:
+        """How much the syncs since the last one of everything could not read: the journal has zeros for it."""
+        return self.remembered.unreadable_bytes if self.remembered is not None else 0
+
+    def take_news(self) -> list[str]:
+        """Return what happened since the last call, in sentences for the log."""
+        taken, self._news = self._news, []
+        return taken
+
     # --- the appliance's answer
+
+    def number_disks(self, journal: object) -> Mapping[int, int]:
+        """Take the welcome's list of disks; return the journal's number of each tapped disk. Precedes the rest.
+
+        Raises ProtocolError when the list cannot be used.
+        """
+        before, self._numbering = self._numbering, Numbering(self._disks, journal)
+        self._renumbered = bool(journal) and not self._numbering.known
+        if self.epoch is not None and before.of != self._numbering.of:
+            # What the journal holds under the old numbers is no base for the new ones.
+            self._renumbered = True
+            self._known.lose("the journal has other numbers for the disks than before")
+        return self._numbering.of
 
     def resume(self, welcome: Message, stream: Stream) -> None:
         """Go on sending from the appliance's last durable position in its open epoch."""
@@ -121,6 +148,9 @@ class Capture:
         if epoch is None or epoch.number != number or self.mode is not Mode.STREAMING:
             self._break(stream, Break("the agent cannot go on with this epoch"))
             return
+        if self._renumbered:
+            self._break(stream, Break("the journal knows the disks by other numbers", full=True))
+            return
         if not syncing:
             self._known.nothing_differs()
             epoch.become_valid()
@@ -129,7 +159,7 @@ class Capture:
         if epoch.plan is None:
             self._break(stream, Break("what was to be synced is not known any more", full=True))
             return
-        epoch.plan.seek(welcome.get("cursor"))
+        epoch.plan.seek(self._numbering.local_cursor(welcome.get("cursor")))
         epoch.forget_end()
         epoch.settling = epoch.settling or Settling(self.tap)
 
@@ -190,10 +220,18 @@ class Capture:
             token = self.marks.expect(lambda record: self._end_sync(record, stream), lambda _reason: None)
             epoch.end_marked = self._mark(token)
         elif outgoing < SYNC_OUTGOING_LIMIT:
-            builder = read_step(epoch.plan, self.reader)
+            builder = read_step(epoch.plan, self.reader, self._numbering.of)
+            self._note_unreadable()
             moment = clock.now()
             disk, sector = epoch.plan.cursor
-            note = {"note": "sync", "disk": disk, "sector": sector, "wall": moment.wall, "mono": moment.mono}
+            number = self._numbering.of[disk]
+            note = {
+                "note": "sync",
+                "disk": number,
+                "sector": sector,
+                "wall": moment.wall,
+                "mono": moment.mono,
+            }
             builder.notes.append(note)
             stream.sync(builder)
 
@@ -234,6 +272,18 @@ class Capture:
         if position > self.tap.consumer_position:
             self.tap.release(position)
 
+    def _note_unreadable(self) -> None:
+        """Count what the sync could not read, durably before its frame leaves, and name it."""
+        found = self.reader.take_unreadable()
+        if not found:
+            return
+        total = self.unreadable_bytes + sum(extent.length for extent in found)
+        self._store.remember(unreadable_bytes=total)
+        names = {disk.index: disk.name for disk in self.tap.disks}
+        for disk, offset, length in found:
+            where = f"{length} bytes at sector {offset >> 9} of disk {names[disk]}"
+            self._news.append(f"The disk cannot read {where}: the journal gets zeros for them.")
+
     def _mark(self, token: int) -> bool:
         try:
             self.tap.mark(token)
@@ -255,6 +305,7 @@ class Capture:
         stream.reach(self.pump.position)
         stream.note(clock.now(), "gap", reason=broke.reason)
         self.marks.fail_all("the epoch ended: " + broke.reason)
+        self._news.append(f"The epoch ends here: {broke.reason}.")
         if broke.full:
             self._known.lose(broke.reason)
         self._broken_at = self.pump.position
@@ -313,6 +364,7 @@ class Capture:
             baseline=self._calm_lost,
             sync=sync,
             broken=False,
+            unreadable_bytes=self.unreadable_bytes if sync == "bitmap" else 0,
         )
         self.epoch = Epoch(self._next_number, sync, self._calm_lost, plan, self.sizes)
         self.epoch.settling = Settling(self.tap)
@@ -326,6 +378,7 @@ class Capture:
         keys: dict[str, Any] = {"order": "total", "generation": self.tap.generation, "boot": self._boot}
         moment = clock.at(mark.time)
         sync = self.epoch.sync if self.epoch is not None else "full"
+        disks = self._numbering.numbered(self._disks)
         stream.begin_epoch(
-            self._next_number, mark.end, moment, reason=self._reason, sync=sync, disks=self._disks, **keys
+            self._next_number, mark.end, moment, reason=self._reason, sync=sync, disks=disks, **keys
         )

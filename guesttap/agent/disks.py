@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, NamedTuple, Sequence
 
+from guesttap.agent.dirty import Extent
 from journal.frame import BLOCK
 
 if TYPE_CHECKING:
@@ -24,10 +25,14 @@ class Run(NamedTuple):
     length: int
 
 
+class Unreadable(Exception):
+    """The drive could not read a range."""
+
+
 class DiskReader:
     """Reads tapped disks with O_DIRECT, so that what comes is what the disk has. `close` it.
 
-    `unreadable_bytes` counts blocks that the drive could not read; they are given as zeros.
+    Blocks that the drive cannot read are given as zeros by `read`, and named by `take_unreadable`.
     """
 
     def __init__(self, disks: Sequence[Disk]) -> None:
@@ -35,7 +40,7 @@ class DiskReader:
         self._sizes = {disk.index: disk.bytes for disk in disks}
         self._descriptors: dict[int, int] = {}
         self._memory = mmap.mmap(-1, PIECE_BYTES)
-        self.unreadable_bytes = 0
+        self._unreadable: list[Extent] = []
 
     def read(self, disk: int, offset: int, length: int) -> memoryview:
         """Return up to 1 MiB of a disk (multiples of its sector size); valid until the next call.
@@ -50,6 +55,22 @@ class DiskReader:
             for start in range(0, length, BLOCK):
                 self._read_block(disk, offset + start, view[start : start + BLOCK])
         return view
+
+    def read_whole(self, disk: int, offset: int, length: int) -> memoryview:
+        """The same, but nothing is replaced by zeros: raises Unreadable when the drive cannot read all of it."""
+        view = memoryview(self._memory)[: max(0, min(length, PIECE_BYTES, self._sizes[disk] - offset))]
+        try:
+            self._read_into(disk, offset, view)
+        except OSError:
+            if not Path(self._paths[disk]).exists():
+                raise
+            raise Unreadable from None
+        return view
+
+    def take_unreadable(self) -> list[Extent]:
+        """Return the ranges that were given as zeros since the last call, neighbours joined."""
+        taken, self._unreadable = self._unreadable, []
+        return taken
 
     def close(self) -> None:
         """Close the disks."""
@@ -76,7 +97,14 @@ class DiskReader:
             if not Path(self._paths[disk]).exists():
                 raise
             view[:] = _NOTHING[: len(view)]
-            self.unreadable_bytes += len(view)
+            self._note_unreadable(Extent(disk, offset, len(view)))
+
+    def _note_unreadable(self, extent: Extent) -> None:
+        last = self._unreadable[-1] if self._unreadable else None
+        if last is not None and (last.disk, last.offset + last.length) == (extent.disk, extent.offset):
+            self._unreadable[-1] = last._replace(length=last.length + extent.length)
+        else:
+            self._unreadable.append(extent)
 
 
 def runs(piece: memoryview) -> Iterator[Run]:

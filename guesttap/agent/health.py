@@ -39,4 +39,5 @@ class Health:
             return None
         self._settled.update(sure)
         disk, off = next(iter(sure.items()))
-        return f"the kernel counted {-off} sectors written to disk {disk} that the tap did not"
+        name = next((one.name for one in self._tap.disks if one.index == disk), disk)
+        return f"the kernel counted {-off} sectors written to disk {name} that the tap did not"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from guesttap.agent.assemble import Orphan, Sectors
 from guesttap.agent.dirty import DirtySet
-from guesttap.agent.disks import PIECE_BYTES, DiskReader
+from guesttap.agent.disks import PIECE_BYTES, DiskReader, Unreadable
 from guesttap.agent.epochs import Epoch
 from guesttap.agent.errors import DiskGrownError
 from guesttap.agent.marks import Marks
@@ -53,6 +53,7 @@ class Pump:
         self._tap = tap
         self._reader = reader
         self._sizes = {disk.index: disk.bytes for disk in tap.disks}
+        self._names = {disk.index: disk.name for disk in tap.disks}
         self._masks = tap.opf_masks
         self._unresolved: dict[int, int] = {}
         self.sectors = Sectors()
@@ -133,7 +134,7 @@ class Pump:
 
     def _check_place(self, record: RingRecord) -> None:
         if record.offset + record.length > self._sizes[record.disk]:
-            raise DiskGrownError(f"disk {record.disk} is larger than when it was tapped")
+            raise DiskGrownError(f"disk {self._names[record.disk]} is larger than when it was tapped")
 
     def _mark(self, record: RingRecord, marks: Marks) -> bool:
         """A mark stands at a place where a frame can end; else it is put again. True: stop reading here."""
@@ -151,7 +152,8 @@ class Pump:
         """The disk never had, or has only in part, what was captured: give what it has now, at this place.
 
         Its content may be newer than this place: then a write that is still ahead in the ring is in it. That
-        would show the future, so the epoch ends instead.
+        would show the future, so the epoch ends instead. It ends as well when the place cannot be read: what
+        is there then is not known.
         """
         if record.flags & UNRESOLVED:
             # Usually a part that the kernel split off: its parent, which is known, fails right after it.
@@ -160,10 +162,11 @@ class Pump:
         self._unresolved.pop(record.disk, None)
         if record.length > MAX_REREAD_BYTES:
             return Break(f"a write of {record.length} bytes failed on the disk")
-        content = [
-            bytes(self._reader.read(record.disk, record.offset + at, min(PIECE_BYTES, record.length - at)))
-            for at in range(0, record.length, PIECE_BYTES)
-        ]
+        try:
+            content = self._read_again(record)
+        except Unreadable:
+            where = f"{record.length} bytes at sector {record.offset >> 9} of disk {self._names[record.disk]}"
+            return Break(f"a write failed on the disk, and its place cannot be read: {where}")
         if self._overlaps_later(record):
             return Break("a write failed on the disk while others went to the same place")
         offset = record.offset
@@ -171,6 +174,11 @@ class Pump:
             stream.write(record.disk, offset, data, record.time, 0)
             offset += len(data)
         return None
+
+    def _read_again(self, record: RingRecord) -> list[bytes]:
+        starts = range(0, record.length, PIECE_BYTES)
+        read, disk, offset = self._reader.read_whole, record.disk, record.offset
+        return [bytes(read(disk, offset + at, min(PIECE_BYTES, record.length - at))) for at in starts]
 
     def _overlaps_later(self, record: RingRecord) -> bool:
         start, end = record.offset, record.offset + record.length

@@ -51,6 +51,7 @@ class Session:
         self._health = health
         self._stream = Stream(
             channel.send_frame,
+            capture.number_disks(welcome.get("disks")),
             epoch=welcome["epoch"],
             next_lsn=welcome["next_lsn"],
             next_cut=welcome["next_cut"],
@@ -108,6 +109,8 @@ class Session:
                 self._log.say(f"Accounting: {wrong}")
                 capture.break_epoch(stream, Break(wrong, full=True))
         self._status.write(lambda: describe(capture, self._health), capture.mode)
+        for line in capture.take_news():
+            self._log.say(line)
         self._say_state()
 
     # --- messages

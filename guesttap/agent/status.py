@@ -37,7 +37,7 @@ def describe(capture: Capture, health: Health) -> Status:
         "state": state(capture),
         "synced_bytes": plan.done_bytes if plan is not None else 0,
         "sync_bytes": plan.total_bytes if plan is not None else 0,
-        "unreadable_bytes": capture.reader.unreadable_bytes,
+        "unreadable_bytes": capture.unreadable_bytes,
     }
 
 

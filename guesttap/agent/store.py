@@ -20,7 +20,8 @@ class Remembered(NamedTuple):
 
     `generation` and `number` name it; `baseline` is the tap's lost counter at its beginning; `sync` is how it
     began (initial, full, bitmap). `broken` says that a gap was met and that what differs since then is known to
-    this process alone: then its successor must read everything again.
+    this process alone: then its successor must read everything again. `unreadable_bytes`: what the syncs since
+    the last one of everything could not read, for which the journal has zeros.
     """
 
     fence: str | None = None
@@ -29,6 +30,7 @@ class Remembered(NamedTuple):
     baseline: int = 0
     sync: str = "initial"
     broken: bool = False
+    unreadable_bytes: int = 0
 
 
 class Store:

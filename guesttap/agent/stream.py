@@ -7,7 +7,7 @@ the appliance told. After a reconnect the same records are read again and get th
 from __future__ import annotations
 
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 from guesttap.agent.clock import Moment
 from journal.frame import CAPTURED, Buffer, FrameBuilder, Note
@@ -19,13 +19,22 @@ FRAME_NS = 100_000_000
 class Stream:
     """Frames of one connection. `send` queues the bytes of a frame; it does not block.
 
+    `numbers` gives the journal's number of each tapped disk: callers name disks by the tap's index.
     `position` is the ring position before which everything has been added; the caller moves it with `reach`.
     """
 
     def __init__(
-        self, send: Callable[[Buffer], None], *, epoch: int, next_lsn: int, next_cut: int, position: int
+        self,
+        send: Callable[[Buffer], None],
+        numbers: Mapping[int, int],
+        *,
+        epoch: int,
+        next_lsn: int,
+        next_cut: int,
+        position: int,
     ) -> None:
         self._send = send
+        self._numbers = numbers
         self.epoch = epoch
         self.next_lsn = next_lsn
         self.next_cut = next_cut
@@ -38,12 +47,12 @@ class Stream:
     def write(self, disk: int, offset: int, data: Buffer, time_ns: int, flags: int) -> None:
         """Add a captured write; `offset` and the data's length are multiples of 512 bytes."""
         self._make_room(len(data), time_ns)
-        self._builder.add_write(disk, offset >> 9, data, time_ns, flags)
+        self._builder.add_write(self._numbers[disk], offset >> 9, data, time_ns, flags)
 
     def extent(self, kind: int, disk: int, offset: int, length: int, time_ns: int) -> None:
         """Add a captured discard or zeroing of whole sectors (bytes)."""
         self._make_room(0, time_ns)
-        self._builder.add_extent(kind, disk, offset >> 9, length >> 9, time_ns)
+        self._builder.add_extent(kind, self._numbers[disk], offset >> 9, length >> 9, time_ns)
 
     def reach(self, position: int) -> None:
         """Everything before this ring position has been added. Closes the frame when it is big enough.
@@ -90,7 +99,10 @@ class Stream:
         self.note(moment, "epoch", epoch=number, **keys)
 
     def sync(self, builder: FrameBuilder) -> None:
-        """Send a sync frame. Its position is that of the last captured frame that was sent before it."""
+        """Send a sync frame, its disks numbered already.
+
+        Its position is that of the last captured frame that was sent before it.
+        """
         frame = builder.finish(first_lsn=self.next_lsn, epoch=self.epoch, position=self._sent_position)
         self.next_lsn += builder.records
         self._send(frame)

@@ -48,7 +48,7 @@ class Plan:
         return self.extents[self._index].disk, self._offset // SECTOR
 
     def seek(self, cursor: Mapping[str, Any] | None) -> None:
-        """Go to a cursor that the appliance told ({disk, sector}), or to the beginning."""
+        """Go to a cursor ({disk, sector}; `disk` is the tap's index), or to the beginning."""
         disk, offset = (cursor["disk"], cursor["sector"] * SECTOR) if cursor else (-1, 0)
         self._index = self.done_bytes = 0
         while not self.finished:
@@ -76,10 +76,13 @@ class Plan:
                 self._offset = self.extents[self._index].offset
 
 
-def read_step(plan: Plan, reader: DiskReader) -> FrameBuilder:
-    """Read about 1 MiB of data (more where the disk is zero) and return it as an open sync frame."""
+def read_step(plan: Plan, reader: DiskReader, numbers: Mapping[int, int]) -> FrameBuilder:
+    """Read about 1 MiB of data (more where the disk is zero) and return it as an open sync frame.
+
+    `numbers`: the journal's number of each of the plan's disks.
+    """
     builder = FrameBuilder(SYNC)
-    zeros = _Zeros(builder)
+    zeros = _Zeros(builder, numbers)
     until = time.monotonic_ns() + STEP_NS
     while not plan.finished and len(builder.payload) < FRAME_BYTES and time.monotonic_ns() < until:
         extent = plan.next_range(FRAME_BYTES - len(builder.payload))
@@ -92,7 +95,7 @@ def read_step(plan: Plan, reader: DiskReader) -> FrameBuilder:
                 continue
             zeros.flush()
             data = piece[run.offset : run.offset + run.length]
-            builder.add_write(extent.disk, offset // SECTOR, data, moment)
+            builder.add_write(numbers[extent.disk], offset // SECTOR, data, moment)
         plan.advance(extent.length)
     zeros.flush()
     return builder
@@ -101,8 +104,9 @@ def read_step(plan: Plan, reader: DiskReader) -> FrameBuilder:
 class _Zeros:
     """Joins zero ranges that follow one another into one record."""
 
-    def __init__(self, builder: FrameBuilder) -> None:
+    def __init__(self, builder: FrameBuilder, numbers: Mapping[int, int]) -> None:
         self._builder = builder
+        self._numbers = numbers
         self._open: Extent | None = None
         self._time = 0
 
@@ -117,5 +121,5 @@ class _Zeros:
     def flush(self) -> None:
         extent, self._open = self._open, None
         if extent is not None:
-            sectors = extent.length // SECTOR
-            self._builder.add_extent(ZERO, extent.disk, extent.offset // SECTOR, sectors, self._time)
+            number, sectors = self._numbers[extent.disk], extent.length // SECTOR
+            self._builder.add_extent(ZERO, number, extent.offset // SECTOR, sectors, self._time)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -17,7 +18,7 @@ from guesttap.receiver.server import TapServer
 from lastwrite import logs
 from lastwrite.address import parse_address
 from lastwrite.catalog import Catalog
-from lastwrite.config import Settings
+from lastwrite.config import OURS_ALONE, Settings
 from lastwrite.errors import LastwriteError
 
 log = structlog.get_logger()
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="guesttap.receiver", description=__doc__)
     parser.add_argument("--config", type=Path, help="configuration file")
     options = parser.parse_args(arguments)
+    os.umask(OURS_ALONE)  # what VMs have written is for nobody else
     try:
         settings = Settings.load(options.config)
         logs.configure("ingest", json=settings.log.json_lines, level=settings.log.level)
@@ -42,7 +44,7 @@ def _serve(settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     catalog = Catalog(settings.catalog_url)
     registry = Registry(catalog)
     server = TapServer(parse_address(settings.tap.listen), Authority(settings.pki_dir), registry)

@@ -10,7 +10,7 @@ from guesttap.authority import Authority
 from guesttap.channel import Channel
 from guesttap.protocol import Message
 from guesttap.receiver.buffers import BufferPool
-from guesttap.receiver.decide import Decision, Standing, decide, fence_offered, welcome
+from guesttap.receiver.decide import Decision, Standing, decide, disks_of, fence_offered, welcome
 from guesttap.receiver.errors import NotEnrolledError
 from guesttap.receiver.hello import Hello, parse_hello, word
 from guesttap.receiver.registry import Registry, new_fence, open_journal
@@ -48,13 +48,9 @@ def admit(
     Raises NotEnrolledError, ProtocolError, and what opening the journal raises.
     """
     hello = parse_hello(message)
-    try:
-        row = registry.catalog.vm(vm_id)
-    except UnknownVmError:
-        row = None
-    if row is None or row.id != vm_id:
-        raise NotEnrolledError("the certificate names no VM of this appliance")
-    with registry.admission(row.id):
+    # The row is read under the lock: whoever ends a session there has changed it before.
+    with registry.admission(vm_id):
+        row = _row(registry, vm_id)
         rival = _rival(registry, row, hello)
         refused = decide(hello, _without_journal(row, rival))
         if refused.action == "dormant":
@@ -67,6 +63,16 @@ def admit(
         except BaseException:
             journal.close()
             raise
+
+
+def _row(registry: Registry, vm_id: str) -> VmRow:
+    try:
+        row = registry.catalog.vm(vm_id)
+    except UnknownVmError:
+        row = None
+    if row is None or row.id != vm_id:
+        raise NotEnrolledError("the certificate names no VM of this appliance")
+    return row
 
 
 def _rival(registry: Registry, row: VmRow, hello: Hello) -> bool:
@@ -99,11 +105,12 @@ def _begin(
     resumes = decision.action == "resume"
     status = registry.status(row)
     sync = "full" if standing.valid_base else "initial"
+    epochs = JournalReader(journal.folder).epochs()
     if resumes and not standing.valid:
-        sync = JournalReader(journal.folder).epochs()[-1].sync
+        sync = epochs[-1].sync
     status.begin_session(standing.epoch, standing.next_lsn, valid=resumes and standing.valid, sync=sync)
     session = Session(row.id, hello.instance, channel, pool, journal, status)
-    channel.send_message(welcome(decision, standing, fence))
+    channel.send_message(welcome(decision, standing, fence, disks_of(epochs)))
     registry.enter(session)
     log.info("tap connected", vm=row.name, action=decision.action, reason=decision.reason)
     return session

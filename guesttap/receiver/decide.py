@@ -8,11 +8,13 @@ writes `FENCE_ENROLLED`, which stands for "none": the freshly enrolled tap is le
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from guesttap.protocol import Message
 from guesttap.receiver.hello import Hello
+from journal.history import Epoch
 
 FENCE_ENROLLED = "-"
 
@@ -105,7 +107,17 @@ def _obstacle(hello: Hello, standing: Standing) -> tuple[str, bool]:
     return "", True
 
 
-def welcome(decision: Decision, standing: Standing, fence: str | None) -> Message:
+def disks_of(epochs: Iterable[Epoch]) -> list[dict[str, Any]]:
+    """Return every disk number that these epochs, oldest first, have used, as the newest of each names it."""
+    found = {disk.disk: disk for epoch in epochs for disk in epoch.disks}
+    return [
+        {"disk": number, "name": disk.name, "serial": disk.serial} for number, disk in sorted(found.items())
+    ]
+
+
+def welcome(
+    decision: Decision, standing: Standing, fence: str | None, disks: list[dict[str, Any]] | None = None
+) -> Message:
     """Return the `welcome` message; `fence` is the token that the tap must show from now on."""
     keys: dict[str, Any] = {
         "type": "welcome",
@@ -124,6 +136,7 @@ def welcome(decision: Decision, standing: Standing, fence: str | None) -> Messag
         "syncing": not (resume and standing.valid),
         "cursor": standing.cursor if resume and not standing.valid else None,
         "fence": fence,
+        "disks": disks or [],
     }
 
 

@@ -93,6 +93,7 @@ class Requests:
             "appshot": self._mark,
             "detach": self._detach,
             "bookmark": self._bookmark,
+            "end": self._end,
         }
 
     def answer(self, line: bytes) -> Any:
@@ -136,6 +137,12 @@ class Requests:
                 return
             with self._registry.idle_journal(row) as journal:
                 journal.bookmark(lsn, name)
+
+    def _end(self, request: dict[str, Any]) -> None:
+        """End a VM's session whatever its tap does. Under the admission lock: no other begins meanwhile."""
+        row = self._row(request)
+        with self._registry.admission(row.id):
+            self._registry.end_session(row.id, "the protection of this VM was ended")
 
     def _row(self, request: dict[str, Any]) -> VmRow:
         return self._registry.catalog.vm(str(request.get("vm")))

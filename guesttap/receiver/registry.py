@@ -19,6 +19,7 @@ from guesttap.receiver.errors import TapNotConnectedError
 from guesttap.receiver.session import Session
 from guesttap.receiver.status import VmStatus
 from journal.errors import NotAJournal
+from journal.layout import IDENTITY
 from journal.reader import JournalReader
 from journal.writer import JournalWriter
 from lastwrite.catalog import Catalog, VmRow
@@ -92,13 +93,15 @@ class Registry:
 
     def status(self, row: VmRow) -> VmStatus:
         """Return a VM's status; the first time, what its journal says."""
+        folder = Path(row.journal)
         with self._lock:
             known = self._status.get(row.id)
         if known is None:
-            fresh = _remembered(Path(row.journal))
+            fresh = _remembered(folder)
             with self._lock:
                 known = self._status.setdefault(row.id, fresh)
         known.protected = row.protected
+        known.no_journal = None if (folder / IDENTITY).is_file() else f"there is no journal in {folder}"
         return known
 
     @contextmanager
@@ -115,17 +118,18 @@ class Registry:
         with self.admission(row.id):
             self.end_session(row.id, "another tap was enrolled for this VM")
             self.distrust[row.id] = None
+            self.status(row).begin_enrolment()
             with self.idle_journal(row) as journal:
                 journal.set_fence(FENCE_ENROLLED, row.instance or "")
 
 
 def open_journal(row: VmRow) -> JournalWriter:
-    """Open a VM's journal for writing, or make it. Raises JournalBusy, JournalFull, DamagedJournal."""
-    folder = Path(row.journal)
-    try:
-        return JournalWriter.open(folder)
-    except NotAJournal:
-        return JournalWriter.create(folder, row.name)
+    """Open a VM's journal for writing. Raises NotAJournal, JournalBusy, JournalFull, DamagedJournal.
+
+    Only `protect` makes a journal: one that is missing may be on a file system that is not mounted, and a new
+    one in its place would hide the past.
+    """
+    return JournalWriter.open(Path(row.journal))
 
 
 def new_fence() -> str:
@@ -145,7 +149,7 @@ def _remembered(folder: Path) -> VmStatus:
             status.recoverable_wall = reader.record_time(latest)
             status.valid = True
     except NotAJournal:
-        pass
+        pass  # Registry.status says so, as long as it is true
     except (LastwriteError, OSError) as error:
         status.alarm = f"the journal cannot be read: {error}"
     return status

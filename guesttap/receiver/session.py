@@ -18,6 +18,7 @@ from guesttap.receiver.contents import read_contents
 from guesttap.receiver.errors import TapNotConnectedError, TapRequestFailedError
 from guesttap.receiver.hello import MAX_I64, number
 from guesttap.receiver.journal_thread import Durable, Entry, JournalThread
+from guesttap.receiver.reply import Reply, parse_reply
 from guesttap.receiver.status import VmStatus
 from journal import frame
 from journal.errors import BadContent
@@ -39,7 +40,7 @@ class _Asked:
     """A request to the tap and its reply; `after` counts the frames that came before the reply."""
 
     answered: threading.Event = field(default_factory=threading.Event)
-    reply: Message | None = None
+    reply: Reply | None = None
     after: int = 0
 
 
@@ -119,16 +120,15 @@ class Session:
         self._writer.call(lambda journal: journal.bookmark(lsn, name)).result(timeout=30)
 
     def _result(self, do: str, asked: _Asked, deadline: float) -> dict[str, Any]:
-        reply = asked.reply or {}
-        if reply.get("ok") is not True:
-            raise TapRequestFailedError(f"the tap could not do {do}: {str(reply.get('error'))[:300]}")
-        result = reply.get("result")
-        result = result if isinstance(result, dict) else {}
+        reply = asked.reply
+        if reply is None or not reply.ok:
+            raise TapRequestFailedError(f"the tap could not do {do}: {reply.error if reply else 'no answer'}")
+        result = reply.result
         if do == "detach":
             return result
         if not self._writer.wait_durable(asked.after, deadline):
             raise TapRequestFailedError(f"the {do} came, but did not become durable in time")
-        if self._cuts.get(result.get("number", -1)) != result.get("lsn", -2):
+        if self._cuts.get(result.get("number") or -1) != result.get("lsn", -2):
             raise TapRequestFailedError(f"the tap says that it did {do}, but its cut is not in the stream")
         return result
 
@@ -217,9 +217,10 @@ class Session:
             self._answered.notify_all()
 
     def _reply(self, message: Message) -> None:
-        asked = self._asked.get(message.get("id", 0))
+        reply = parse_reply(message)
+        asked = self._asked.get(reply.id)
         if asked is not None:
-            asked.reply = message
+            asked.reply = reply
             asked.after = self._writer.submitted
             asked.answered.set()
 

@@ -16,9 +16,10 @@ from typing import Any
 from guesttap.protocol import Message
 from guesttap.receiver.contents import Contents
 from journal.notes import CutNote, EpochNote, GapNote, Parsed
+from lastwrite.text import size
 
 _SYNC_STATES = {"initial": "InitialSync", "full": "DeltaSync", "bitmap": "BitmapSync"}
-_SHOWN = ("ring_used", "ring_bytes", "lost", "accounting", "synced_bytes", "sync_bytes")
+_SHOWN = ("ring_used", "ring_bytes", "lost", "accounting", "synced_bytes", "sync_bytes", "unreadable_bytes")
 
 
 class VmStatus:
@@ -28,6 +29,8 @@ class VmStatus:
         self.connected = False
         self.protected = True
         self.alarm: str | None = None
+        self.no_journal: str | None = None
+        self.enrolments = 0
         self.epoch = 0
         self.next_lsn = 1
         self.sync: str | None = None
@@ -45,6 +48,12 @@ class VmStatus:
         self.connected, self.alarm, self.refused = True, None, None
         self.epoch, self.next_lsn, self.valid, self.sync = epoch, next_lsn, valid, sync
         self._pong, self._pair = {}, None
+
+    def begin_enrolment(self) -> None:
+        """Note that a new tap was enrolled: what was said of the former one no longer counts."""
+        self.enrolments += 1
+        self.alarm = self.refused = None
+        self._pong = {}
 
     def end_session(self) -> None:
         """Note that the tap is away; what was measured last stays."""
@@ -94,11 +103,17 @@ class VmStatus:
         """One word of the vocabulary."""
         if not self.protected:
             return "Unprotected"
-        if self.alarm:
+        if self.no_journal or self.alarm:
             return "Error"
         if not self.connected:
             return "Disconnected"
         return "Protected" if self.valid else _SYNC_STATES.get(self.sync or "initial", "InitialSync")
+
+    @property
+    def alarms(self) -> str | None:
+        """Everything that somebody must look at, in plain words; None when there is nothing."""
+        found = [self.no_journal, self.alarm, _unreadable(self._pong.get("unreadable_bytes"))]
+        return "; ".join(alarm for alarm in found if alarm) or None
 
     def rpo_ms(self, now: int | None = None) -> int | None:
         """Age of the newest recoverable point, ms, at our wall clock `now` (ns); None while there is none."""
@@ -120,10 +135,21 @@ class VmStatus:
             "recoverable_wall": self.recoverable_wall,
             "rpo_ms": self.rpo_ms(),
             "clock_offset_ns": self.clock_offset,
-            "alarm": self.alarm,
+            "alarm": self.alarms,
+            "enrolments": self.enrolments,
             "refused": self.refused,
             "received_bytes": self.received_bytes,
         }
+
+
+def _unreadable(count: Any) -> str | None:
+    """Return what it means that a tap could not read `count` bytes of a disk."""
+    if type(count) is not int or count <= 0:
+        return None
+    return (
+        f"{size(count)} of the guest's disks could not be read and are zeros in the copy: "
+        "replace the bad disk, then protect the VM again"
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -27,8 +27,9 @@ def appshot(
     """
     from plugins.cli.bookmark import render_mark
     from plugins.cli.output import show
+    from plugins.client import address
     from plugins.models import Marked
 
     with connect(config, state) as client:
-        path = f"/v1/vms/{vm}/appshots"
+        path = address("vms", vm, "appshots")
         show(client.ask(Marked, "POST", path, body={"name": name}), json, render_mark)

@@ -30,11 +30,13 @@ def bookmark(
     This moment is a cut through the order of all disks of the VM: crash-consistent. The guest does not stop.
     """
     from plugins.cli.output import show
+    from plugins.client import address
     from plugins.models import Marked
 
     with connect(config, state) as client:
         body = {"name": name, "at": at}
-        show(client.ask(Marked, "POST", f"/v1/vms/{vm}/bookmarks", body=body), json, render_mark)
+        path = address("vms", vm, "bookmarks")
+        show(client.ask(Marked, "POST", path, body=body), json, render_mark)
 
 
 def render_mark(result: Marked, out: Console) -> None:

@@ -49,10 +49,11 @@ def list_all(json: Json = False, config: Config = None, state: State = None) -> 
 def check(name: Name, json: Json = False, config: Config = None, state: State = None) -> None:
     """Connect to a hypervisor and say what it can do."""
     from plugins.cli.output import show
+    from plugins.client import address
     from plugins.models import HypervisorCheck
 
     with connect(config, state) as client:
-        show(client.ask(HypervisorCheck, "GET", f"/v1/hypervisors/{name}/check"), json, _checked)
+        show(client.ask(HypervisorCheck, "GET", address("hypervisors", name, "check")), json, _checked)
 
 
 def remove(name: Name, json: Json = False, config: Config = None, state: State = None) -> None:
@@ -61,10 +62,11 @@ def remove(name: Name, json: Json = False, config: Config = None, state: State =
     Nothing is changed on it. Refused while VMs on it are protected.
     """
     from plugins.cli.output import show
+    from plugins.client import address
     from plugins.models import Removed
 
     with connect(config, state) as client:
-        show(client.ask(Removed, "DELETE", f"/v1/hypervisors/{name}"), json, _removed)
+        show(client.ask(Removed, "DELETE", address("hypervisors", name)), json, _removed)
 
 
 def _added(result: HypervisorInfo, out: Console) -> None:

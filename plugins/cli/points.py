@@ -29,10 +29,11 @@ def points(
     with a name. `lastwrite recover VM@POINT` takes a time, -10m, cut:N, lsn:N, a name, or latest.
     """
     from plugins.cli.output import show
+    from plugins.client import address
     from plugins.models import PointList
 
     with connect(config, state) as client:
-        path = f"/v1/vms/{vm}/points"
+        path = address("vms", vm, "points")
         show(client.ask(PointList, "GET", path, params={"all": every}), json, _render)
 
 

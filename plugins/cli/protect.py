@@ -64,7 +64,7 @@ def protect(
 
 def _render(result: ProtectResult, out: Console) -> None:
     from lastwrite.text import duration
-    from plugins.cli.output import GOOD, fields, say
+    from plugins.cli.output import BAD, GOOD, fields, say
 
     word = "was already protected" if result.already else "is protected"
     if result.state != "Protected":
@@ -73,3 +73,5 @@ def _render(result: ProtectResult, out: Console) -> None:
     rpo = duration(result.rpo_ms / 1000) if result.rpo_ms is not None else "-"
     pairs = [("Journal", result.journal), ("RPO now", rpo), ("Took", duration(result.seconds))]
     out.print(fields(pairs))
+    if result.alarm:
+        say(f"Alarm: {result.alarm}", out, BAD)

@@ -74,6 +74,8 @@ def _request(
 
     if (to is None) == (boot is None):
         raise CommandLineError("say where to recover to: either --to FILE or --boot HYPERVISOR")
+    if disk == "":
+        raise CommandLineError("--disk names no disk: leave it out for all of them")
     if to is not None:
         if name:
             raise CommandLineError("--name goes with --boot, not with --to")

@@ -25,9 +25,10 @@ def status(vm: Vm = None, json: Json = False, config: Config = None, state: Stat
     RPO is measured: the age, by the guest's own clock, of the newest write that could be recovered.
     """
     from plugins.cli.output import show
+    from plugins.client import address
     from plugins.models import Status
 
-    path = f"/v1/vms/{vm}/status" if vm else "/v1/status"
+    path = address("vms", vm, "status") if vm is not None else "/v1/status"
     with connect(config, state) as client:
         show(client.ask(Status, "GET", path), json, _one if vm else _many)
 

@@ -14,9 +14,10 @@ from typing import Annotated
 from fastapi import Body, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from lastwrite import __version__
-from lastwrite.errors import LastwriteError, UsageError
+from lastwrite.errors import LastwriteError, NotFoundError, UsageError
 from plugins.models import (
     Health,
     HypervisorCheck,
@@ -67,6 +68,13 @@ def _errors(app: FastAPI) -> None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         return _error_response(UsageError(f"{where}: {first['msg']}"))
+
+    @app.exception_handler(HTTPException)
+    async def no_such_address(request: Request, error: HTTPException) -> Response:
+        where = f"{request.method} {request.url.path}"
+        if error.status_code == 404:
+            return _error_response(NotFoundError(f"there is no such address: {where}"))
+        return _error_response(UsageError(f"{where}: {error.detail}"))
 
     @app.exception_handler(Exception)
     async def unforeseen(_request: Request, error: Exception) -> Response:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lastwrite.catalog import Catalog, VmRow
+from lastwrite.catalog import Catalog, NameTakenError, VmRow
 from lastwrite.config import Settings
 from plugins.errors import OperationRunningError
 
@@ -42,6 +42,7 @@ class Context:
         self.catalog = Catalog(settings.catalog_url)
         self._lock = threading.Lock()
         self._busy: set[str] = set()
+        self._names: set[tuple[str, str]] = set()
 
     def ingest(self) -> IngestClient:
         """Return a client of the ingest process."""
@@ -75,6 +76,19 @@ class Context:
         from journal.reader import JournalReader
 
         return JournalReader(Path(vm.journal))
+
+    @contextmanager
+    def naming(self, vm: VmRow, label: str) -> Iterator[None]:
+        """Let one request at a time give a name to a point of a VM. Raises NameTakenError."""
+        with self._lock:
+            if (vm.id, label) in self._names:
+                raise NameTakenError(f"another point of {vm.name} is getting the name {label} right now")
+            self._names.add((vm.id, label))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._names.discard((vm.id, label))
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-from lastwrite.config import Settings
+from lastwrite.config import OURS_ALONE, Settings
 from lastwrite.errors import LastwriteError
 from lastwrite.logs import configure
 from plugins.errors import ServerRunningError, StateDirError
@@ -28,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m plugins.server.control", description=__doc__)
     parser.add_argument("--config", type=Path, help="the configuration file")
     options = parser.parse_args(arguments)
+    os.umask(OURS_ALONE)
     try:
         settings = Settings.load(options.config)
         configure("control", settings.log.json_lines, settings.log.level)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SAME_NAME = (
     "connected", "rpo_ms", "epoch", "next_lsn", "synced_bytes", "sync_bytes", "ring_used", "ring_bytes",
-    "lost", "received_bytes", "clock_offset_ns", "accounting", "alarm",
+    "lost", "unreadable_bytes", "received_bytes", "clock_offset_ns", "accounting", "alarm",
 )  # fmt: skip
 TIMELINE = 1
 
@@ -133,11 +133,12 @@ def bookmark(context: Context, name: str, label: str, at: str | None) -> Marked:
     """Give a name to this moment, or to the point `at`. Raises NameTakenError and what `find` does."""
     valid_name(label, "point")
     row = context.catalog.vm(name)
-    if at is not None:
-        return _bookmark_of_the_past(context, row, label, at)
-    _require_protected(row)
-    _require_free(context.reader(row), label)
-    return _marked(row, label, context.ingest().mark(row.id, label))
+    with context.naming(row, label):
+        if at is not None:
+            return _bookmark_of_the_past(context, row, label, at)
+        _require_protected(row)
+        _require_free(context.reader(row), label)
+        return _marked(row, label, context.ingest().mark(row.id, label))
 
 
 def _bookmark_of_the_past(context: Context, row: VmRow, label: str, at: str) -> Marked:
@@ -156,8 +157,9 @@ def appshot(context: Context, name: str, label: str | None) -> Marked:
     row = context.catalog.vm(name)
     _require_protected(row)
     label = valid_name(label or time.strftime("appshot-%Y%m%d-%H%M%S", time.gmtime()), "point")
-    _require_free(context.reader(row), label)
-    return _marked(row, label, context.ingest().appshot(row.id, label))
+    with context.naming(row, label):
+        _require_free(context.reader(row), label)
+        return _marked(row, label, context.ingest().appshot(row.id, label))
 
 
 def _require_protected(row: VmRow) -> None:

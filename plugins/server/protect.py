@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from lastwrite.catalog import NameTakenError, VmRow
-from lastwrite.errors import LastwriteError, UnavailableError
+from lastwrite.catalog import NameTakenError, VmRow, VmTakenError
+from lastwrite.errors import LastwriteError, UnavailableError, UsageError
 from lastwrite.ids import new_id, valid_name
 from plugins.errors import (
     CancelledError,
@@ -38,6 +38,10 @@ ENROLMENT_S = 3600.0
 CONNECT_S = 180.0  # an emulated guest needs a minute to start Python and to shake hands
 POLL_S = 0.5
 GOES_ON = "The tap goes on by itself: `lastwrite status VM` shows how far it is."
+STAYS = (
+    "The VM stays protected and its tap stays in the guest: it connects as soon as it can. "
+    "The guest's log of lastwrite-agent says more, and so does `lastwrite status VM`."
+)
 
 log = structlog.get_logger("plugins.protect")
 
@@ -57,9 +61,11 @@ class ProtectRequest:
 def protect(context: Context, request: ProtectRequest, emit: Emit) -> ProtectResult:
     """Protect a VM; one whose tap is connected is left as it is.
 
-    Raises GuestUnsuitableError, TapSilentError, TapFailedError, SyncUnfinishedError, and the hypervisor's.
+    Raises GuestUnsuitableError, VmTakenError, TapSilentError, TapFailedError, SyncUnfinishedError, and the
+    hypervisor's.
     """
     began = time.monotonic()
+    _require_sensible(request)
     with context.exclusive(request.name or request.vm):
         row = known(context, request.vm, request.hypervisor, request.name)
         already = row is not None and row.protected and status_of(context, row).connected
@@ -76,8 +82,18 @@ def protect(context: Context, request: ProtectRequest, emit: Emit) -> ProtectRes
         state=status.state,
         already=already,
         rpo_ms=status.rpo_ms,
+        alarm=status.alarm,
         seconds=time.monotonic() - began,
     )
+
+
+def _require_sensible(request: ProtectRequest) -> None:
+    if request.name is not None:
+        valid_name(request.name, "VM")
+    if not all(disk.strip() for disk in request.disks):
+        raise UsageError(
+            "a disk without a name was asked for", hint="Leave --disk out to protect every disk."
+        )
 
 
 def status_of(context: Context, row: VmRow) -> VmStatus:
@@ -91,6 +107,7 @@ def _begin(context: Context, row: VmRow | None, request: ProtectRequest, emit: E
     place, vm = on_hypervisors(
         context, row.ref if row else request.vm, row.hypervisor if row else request.hypervisor
     )
+    _require_own(context, row, place, vm, request)
     with context.hypervisor(place) as hypervisor, contextlib.ExitStack() as undo:
         deployment = context.deployment()
         emit.step(f"Checking whether the guest of {vm.name} is ready for the tap")
@@ -98,14 +115,39 @@ def _begin(context: Context, row: VmRow | None, request: ProtectRequest, emit: E
         emit.check()
         repairs = row is not None and row.protected
         row = _enter(context, hypervisor, vm, row, request, undo)
+        before = _enrolments(context, row)
         emit.step(f"Putting the tap into {vm.name}")
         _deploy(context, deployment, hypervisor, row, request, emit)  # undoes itself when it fails
         if not repairs:  # a tap that was repaired stays, and connects when it can
             undo.callback(_quietly, "remove the tap", deployment.remove, hypervisor, vm.id)
         emit.step(f"Waiting for the tap in {vm.name} to report")
-        _await_connected(context, row, emit)
+        _await_connected(context, row, before, STAYS if repairs else None, emit)
         undo.pop_all()
     return row
+
+
+def _require_own(context: Context, row: VmRow | None, place: str, vm: Vm, request: ProtectRequest) -> None:
+    """Raise before the guest is touched what would stop it afterwards: another name, a bad one, no journal."""
+    others = (other for other in context.catalog.vms() if (other.hypervisor, other.ref) == (place, vm.id))
+    other = next(others, None)
+    if other is not None and (row is None or row.id != other.id):
+        raise VmTakenError(
+            f"{vm.name} of {place} is in the catalog already, as {other.name}", name=other.name
+        )
+    if row is None:
+        valid_name(request.name or vm.name, "VM")
+        return
+    from journal.errors import NotAJournal
+    from journal.layout import read_identity
+
+    try:
+        read_identity(Path(row.journal))
+    except NotAJournal as error:
+        error.hint = (
+            "Bring the folder back, such as by mounting its file system. If it is lost for ever: "
+            f"`lastwrite unprotect {row.name} --delete-journal`, then protect the VM again."
+        )
+        raise
 
 
 def require_ready(vm: Vm, report: Any) -> None:
@@ -184,20 +226,33 @@ def _quietly(what: str, action: Callable[..., Any], *arguments: Any) -> None:
         log.warning("could not undo", what=what, reason=str(error))
 
 
-def _await_connected(context: Context, row: VmRow, emit: Emit) -> None:
+def _told(context: Context, row: VmRow) -> dict[str, Any]:
+    """Return what ingest says of a VM, nothing while it does not answer: it may be starting again."""
+    try:
+        return context.ingest().status().get(row.id, {})
+    except UnavailableError:
+        return {}
+
+
+def _enrolments(context: Context, row: VmRow) -> int:
+    return int(_told(context, row).get("enrolments", 0))
+
+
+def _await_connected(context: Context, row: VmRow, before: int, hint: str | None, emit: Emit) -> None:
+    """Wait for the new tap. `before`: enrolments before it came; what is said until it enrols is of another."""
     deadline = time.monotonic() + CONNECT_S
     while time.monotonic() < deadline:
         emit.check()
-        with contextlib.suppress(UnavailableError):  # ingest may be starting again
-            told = context.ingest().status().get(row.id, {})
-            if told.get("connected"):
-                return
-            reason = told.get("alarm") or told.get("refused")
-            if reason:
-                raise TapFailedError(f"the tap in {row.name} cannot work: {reason}")
+        told = _told(context, row)
+        if told.get("connected"):
+            return
+        reason = told.get("alarm") or told.get("refused")
+        if reason and told.get("enrolments") != before:
+            raise TapFailedError(f"the tap in {row.name} cannot work: {reason}", hint=hint)
         time.sleep(POLL_S)
     where = context.settings.tap.advertise
-    raise TapSilentError(f"the tap in {row.name} did not report within {CONNECT_S:.0f} s at {where}")
+    silent = f"the tap in {row.name} did not report within {CONNECT_S:.0f} s at {where}"
+    raise TapSilentError(silent, hint=hint)
 
 
 def _await_protected(context: Context, row: VmRow, timeout: float, emit: Emit) -> VmStatus:
@@ -208,7 +263,7 @@ def _await_protected(context: Context, row: VmRow, timeout: float, emit: Emit) -
         if status and status.state == "Protected":
             return status
         state = status.state if status else "Unknown"
-        if status and status.alarm:
+        if status and status.alarm and state == "Error":
             raise SyncUnfinishedError(f"{row.name}: {status.alarm}", hint=GOES_ON)
         if time.monotonic() > deadline:
             raise SyncUnfinishedError(f"{row.name} is still in {state} after {timeout:.0f} s", hint=GOES_ON)

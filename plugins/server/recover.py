@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,12 @@ class BootRequest:
 def to_file(context: Context, request: FileRequest, emit: Emit) -> RecoverFileResult:
     """Write the disks of a VM at a point into images. All of them are there at the end, or none is."""
     from recovery.images import write_image
-    from recovery.view import View, find_disk
+    from recovery.view import View, disks_at, find_disk
 
     began = time.monotonic()
     row, reader, point = _look_up(context, request.target)
-    names = [find_disk(reader, request.disk).name] if request.disk else [disk.name for disk in reader.disks()]
+    disks = [find_disk(reader, point, request.disk)] if request.disk is not None else disks_at(reader, point)
+    names = [disk.name for disk in disks]
     paths = image_paths(Path(request.path), names)
     files: list[ImageFile] = []
     with contextlib.ExitStack() as undo:
@@ -70,25 +72,45 @@ def to_file(context: Context, request: FileRequest, emit: Emit) -> RecoverFileRe
 def image_paths(path: Path, disks: list[str]) -> dict[str, Path]:
     """Return the file for each disk: `path` for a single one, else FILE-DISK.suffix.
 
-    Raises what cannot be written before anything is: UnknownImageFormat, ImageExists, ImageNotWritten.
+    A disk's name stands in a file's as far as it can: other characters than letters, digits, . _ and - become _.
+    Raises what cannot be written before anything is: BadImagePath, UnknownImageFormat, ImageExists, ImageNotWritten.
     """
-    from recovery.errors import ImageExists, ImageNotWritten, UnknownImageFormat
+    from recovery.errors import BadImagePath, ImageExists, ImageNotWritten, UnknownImageFormat
     from recovery.images import SUFFIXES
 
+    if not path.is_absolute() or not str(path).isprintable():
+        raise BadImagePath(f"{str(path)[:80]!r} is no absolute path of printable characters")
     if path.suffix.lower() not in SUFFIXES:
         raise UnknownImageFormat(
             f"{path}: {path.suffix or 'no ending'} is no image format that can be written"
         )
     if not path.parent.is_dir():
-        raise ImageNotWritten(
-            f"{path}: there is no directory {path.parent}", hint="Make the directory first."
-        )
-    many = len(disks) > 1
-    paths = {disk: path.with_stem(f"{path.stem}-{disk}") if many else path for disk in disks}
+        raise ImageNotWritten(f"{path}: there is no directory {path.parent}", hint=MAKE_IT)
+    paths = dict.fromkeys(disks, path)
+    if len(disks) > 1:
+        paths = {disk: path.with_stem(f"{path.stem}-{part}") for disk, part in _file_parts(disks).items()}
     for file in paths.values():
-        if file.exists() or file.is_symlink():
-            raise ImageExists(f"{file} exists already")
+        try:
+            file.lstat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise BadImagePath(f"{str(file)[:80]}...: {error.strerror}") from error
+        raise ImageExists(f"{file} exists already")
     return paths
+
+
+def _file_parts(disks: list[str]) -> dict[str, str]:
+    """Return what stands for each disk in the name of its file, no two the same."""
+    parts: dict[str, str] = {}
+    for disk in disks:
+        plain = part = re.sub(r"[^A-Za-z0-9._-]", "_", disk)
+        number = 1
+        while part in parts.values():
+            number += 1
+            part = f"{plain}-{number}"
+        parts[disk] = part
+    return parts
 
 
 def boot(context: Context, request: BootRequest, emit: Emit) -> RecoverBootResult:

@@ -12,12 +12,13 @@ import fcntl
 import os
 import signal
 import socket
+import stat
 import sys
 import time
 from pathlib import Path
 
 from lastwrite.address import parse_address
-from lastwrite.config import Settings, find_file
+from lastwrite.config import OURS_ALONE, Settings, find_file
 from lastwrite.errors import UnavailableError
 from plugins.errors import ServerRunningError, ServerStartError, StateDirError
 from plugins.server.child import Child, said
@@ -26,6 +27,8 @@ START_S = 60.0
 POLL_S = 0.1
 LOCK_WAIT_S = 25.0  # for the children of a server that was killed to end
 LOCK_NAME = "serve.lock"
+EMPTY = {"lost+found", "lastwrite.toml"}
+KNOWN = {LOCK_NAME, "catalog.db", "pki"}
 NBD_MAGIC = b"NBDMAGIC"
 
 PROCESSES = {"ingest": "guesttap.receiver", "views": "recovery.nbd", "control": "plugins.server.control"}
@@ -36,6 +39,7 @@ def serve(settings: Settings, config: Path | None) -> None:
 
     Raises ServerRunningError, StateDirError, ServerStartError; then everything that was started has ended.
     """
+    os.umask(OURS_ALONE)  # the children inherit it
     _make_folders(settings)
     lock = acquire(settings.state_dir)
     try:
@@ -49,10 +53,30 @@ def serve(settings: Settings, config: Path | None) -> None:
 def _make_folders(settings: Settings) -> None:
     try:
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _close(settings.state_dir)
         for folder in (settings.journals_dir, settings.state_dir / "logs"):
             folder.mkdir(exist_ok=True)
     except OSError as error:
         raise StateDirError(f"{settings.state_dir}: {error.strerror or error}") from error
+
+
+def _close(state_dir: Path) -> None:
+    """Take everybody else's rights to the state directory away: it holds what VMs have written.
+
+    Raises StateDirError for a directory that is not ours alone, such as /tmp: nothing is changed then.
+    """
+    status = state_dir.stat()
+    if not status.st_mode & OURS_ALONE:
+        return
+    ours = status.st_uid == os.geteuid() and not status.st_mode & stat.S_ISVTX
+    there = {path.name for path in state_dir.iterdir()}
+    if not ours or not (there <= EMPTY or there & KNOWN):
+        mode = stat.S_IMODE(status.st_mode)
+        raise StateDirError(
+            f"{state_dir} can be entered by other users (mode {mode:04o}), and holds things that are not ours",
+            hint="Name a directory that is for Lastwrite alone, or `chmod 0700` this one if it is.",
+        )
+    state_dir.chmod(0o700)
 
 
 def acquire(state_dir: Path) -> int:

@@ -11,6 +11,7 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +20,7 @@ from journal.reader import JournalReader
 from lastwrite.errors import LastwriteError
 from recovery import points
 from recovery.points import Form, Point, RecoveryPoint
-from recovery.view import Readable, View
+from recovery.view import Readable, View, disks_at
 
 MAX_IDLE_VIEWS = 8
 MAX_LISTED_LABELS = 100
@@ -144,8 +145,13 @@ class JournalExports:
             journal.reader.refresh()
             latest = points.find(journal.reader, points.parse("latest"))
             found = [("latest", latest), *_labelled(journal.reader)]
-            disks = [disk.name for disk in journal.reader.disks()]
-        return [(f"{vm}/{disk}@{name}", point.description) for disk in disks for name, point in found]
+            had = [[disk.name for disk in disks_at(journal.reader, point)] for _, point in found]
+        return [
+            (f"{vm}/{disk}@{name}", point.description)
+            for disk in dict.fromkeys(chain.from_iterable(had))
+            for (name, point), disks in zip(found, had, strict=True)
+            if disk in disks
+        ]
 
 
 def _labelled(reader: JournalReader) -> Iterator[tuple[str, RecoveryPoint]]:

@@ -21,6 +21,7 @@ from guesttap.receiver.registry import Registry
 from guesttap.receiver.server import TapServer
 from guesttap.zipapp import build
 from journal.reader import JournalReader
+from journal.writer import JournalWriter
 from lastwrite.address import Address
 from lastwrite.catalog import Catalog
 
@@ -46,6 +47,7 @@ class Loop:
     """A loop device of our own with an ext4 file system, mounted."""
 
     def __init__(self, folder: Path, size: int) -> None:
+        folder.mkdir(exist_ok=True)
         self.file, self.mountpoint = folder / "disk.img", folder / "mnt"
         with self.file.open("wb") as made:
             made.truncate(size)
@@ -86,6 +88,7 @@ class Appliance:
         self.catalog = Catalog(f"sqlite:///{folder}/catalog.db")
         self.catalog.add_hypervisor("lab", "memory", "memory:")
         self.journal = folder / "journal"
+        JournalWriter.create(self.journal, "web01").close()
         self.vm = self.catalog.add_vm("web01", "lab", "ref-1", str(self.journal), protected=True)
         self.authority = Authority(folder / "pki")
         self.port = 0
@@ -132,6 +135,7 @@ class Rig:
         self.agent: subprocess.Popen[bytes] | None = None
         self.load: subprocess.Popen[bytes] | None = None
         self.loop = Loop(self.folder, size)
+        self.loops = [self.loop]
         self.appliance = Appliance(self.folder)
         self.ring_bytes = ring_bytes
         self.configure()
@@ -154,6 +158,20 @@ class Rig:
         }
         self.config.parent.mkdir(exist_ok=True)
         self.config.write_text(json.dumps(keys | more))
+
+    def add_loop(self, size: int) -> Loop:
+        """Make another disk; nothing protects it yet."""
+        self.loops.append(Loop(self.folder / f"disk{len(self.loops)}", size))
+        return self.loops[-1]
+
+    def protect_instead(self, *loops: Loop) -> None:
+        """End the protection, then protect these disks; the first is the one that load is written to."""
+        self.kill_agent(signal.SIGTERM)
+        assert "tap detached" in self.command("remove")["done"]
+        self.configure(disks=[loop.path for loop in loops])
+        self.loop = loops[0]
+        self.start_agent()
+        self.wait_state("Protected")
 
     def start_agent(self) -> None:
         with self.log.open("ab") as log:
@@ -230,7 +248,8 @@ class Rig:
         self.appliance.stop()
         self.appliance.catalog.close()
         Pins(self.pin_dir).remove()
-        self.loop.close()
+        for loop in self.loops:
+            loop.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

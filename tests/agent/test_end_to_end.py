@@ -109,3 +109,42 @@ def test_remove_leaves_nothing_behind(make_rig: MakeRig) -> None:
     left = [rig.folder / "state", rig.folder / "run", rig.config]
     assert not [path for path in left if path.exists()]
     assert rig.command("remove")["done"] == []
+
+
+def test_each_disk_keeps_its_number_when_others_are_protected_in_between(make_rig: MakeRig) -> None:
+    rig = make_rig(size=32 << 20)
+    first, second = rig.loop, rig.add_loop(48 << 20)
+    rig.start_agent()
+    rig.wait_state("Protected")
+    old = rig.settle_image()
+    old_lsn = rig.appliance.reader().latest()
+    assert old_lsn is not None
+
+    rig.protect_instead(second)
+    rig.start_load(3)
+    time.sleep(2)
+    newer = rig.settle_image()
+    reader = rig.appliance.reader()
+    newest = reader.latest()
+    assert newest is not None
+    assert [(d.disk, d.name) for d in reader.point(old_lsn).disks] == [(0, first.name)]
+    assert [(d.disk, d.name) for d in reader.point(newest).disks] == [(1, second.name)]
+    assert_same(reader.resolve(newest, second.name).read(0, 48 << 20), newer)
+    assert_same(reader.resolve(old_lsn, first.name).read(0, 32 << 20), old)
+
+    rig.protect_instead(second, first)  # the tap's own order is the other way round
+    second.mount()
+    rig.start_load(5)
+    time.sleep(1)
+    rig.kill_agent()
+    rig.start_agent()
+    rig.wait_state("Protected")
+    newer = rig.settle_image()
+    reader = rig.appliance.reader()
+    newest = reader.latest()
+    assert newest is not None
+    assert {d.name: d.disk for d in reader.point(newest).disks} == {first.name: 0, second.name: 1}
+    assert len(reader.epochs()) == 3  # killing the agent cost no epoch
+    assert_same(reader.resolve(newest, second.name).read(0, 48 << 20), newer)
+    assert_same(reader.resolve(newest, first.name).read(0, 32 << 20), first.content())
+    assert_same(reader.resolve(old_lsn, first.name).read(0, 32 << 20), old)

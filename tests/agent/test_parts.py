@@ -152,7 +152,7 @@ def test_a_plan_goes_on_exactly_at_its_cursor() -> None:
     assert again.finished and again.done_bytes == plan.total_bytes == 16384
 
 
-def test_an_unreadable_block_is_zeros_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_block_is_zeros_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "disk"
     path.write_bytes(b"d" * 16384)
     reader = DiskReader([Disk(0, "d", str(path), 1, 1, 16384)])
@@ -167,7 +167,7 @@ def test_an_unreadable_block_is_zeros_and_counted(tmp_path: Path, monkeypatch: p
     found = bytes(reader.read(0, 0, 16384))
     reader.close()
     assert found == b"d" * 4096 + bytes(4096) + b"d" * 8192
-    assert reader.unreadable_bytes == 4096
+    assert reader.take_unreadable() == [Extent(0, 4096, 4096)]
 
 
 def test_lines_wait_while_the_log_is_held() -> None:

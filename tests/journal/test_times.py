@@ -55,7 +55,7 @@ def test_a_wall_time_means_every_record_up_to_it_and_none_after(tmp_path: Path) 
         (130, "b", True),
         (154.5, "b", True),
         (155, "c", True),
-        (156, "c", True),
+        (156, "c", False),  # the gap's note: what was lost before it is not known
         (180, "c", False),
         (201, "c", True),
         (202, "d", True),
@@ -119,3 +119,34 @@ def test_disks_are_found_by_name_and_number_and_info_shows_all(tmp_path: Path) -
     assert (line["name"], line["last_lsn"], line["latest"], line["cuts"]) == ("main", 4, 4, 3)
     assert [e["gap_reason"] for e in line["epochs"]] == ["reboot", None]
     assert shown["bytes"] > 4096 and line["first_time"] == WALL + 100 * SECOND
+
+
+def test_a_time_before_the_clock_was_set_back_is_found_where_it_occurred_last(tmp_path: Path) -> None:
+    lsns = {}
+    with JournalWriter.create(tmp_path / "j", "web01") as writer:
+        tap = Tap(writer, {0: 4096})
+        tap.mono = 100 * SECOND
+        tap.begin()
+        tap.cut("sync-end")
+        for second in (110, 120, 130):
+            lsns[second] = record(tap, second * SECOND)
+        # At 140 it was set back to 115.
+        tap.notes(tap.cut_note() | note("cut", 140 * SECOND) | {"wall": WALL + 115 * SECOND})
+        for second in (150, 160):
+            lsns[second] = record(tap, second * SECOND)
+        tap.notes(note("gap", 160 * SECOND, reason="reboot") | {"wall": WALL + 135 * SECOND})
+        tap.mono = 5 * SECOND  # and once more, by a reboot
+        tap.notes(tap.epoch_note(2, "bitmap", wall=WALL + 50 * SECOND), epoch=2)
+        tap.notes(tap.cut_note("sync-end") | {"wall": WALL + 50 * SECOND})
+        lsns[7] = record(tap, 7 * SECOND)
+    reader = JournalReader(tmp_path / "j")
+    once = {110: 110, 114: 110, 136: 130, 139.5: 130, 51: 160, 52: 7}
+    twice = {116: 140, 125: 150, 130: 150, 135: 160}
+    for seconds, when in (once | twice).items():
+        found = reader.lsn_at(WALL + int(seconds * SECOND))
+        assert found.covered, seconds
+        assert found.lsn == lsns[130 if when == 140 else when], seconds
+    older = [i.lsn for i in reader.lineage().times.occurrences(WALL + 125 * SECOND)]
+    assert older == [lsns[150], lsns[120]]
+    for seconds in (49, 53, 90, 141):
+        assert not reader.lsn_at(WALL + seconds * SECOND).covered, seconds

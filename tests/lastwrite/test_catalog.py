@@ -132,7 +132,7 @@ def add_many(address: str, number: int, start: multiprocessing.synchronize.Barri
     start.wait(30)
     catalog = Catalog(address)
     for count in range(EACH):
-        vm = catalog.add_vm(f"vm-{number}-{count}", "source", "r", "/j")
+        vm = catalog.add_vm(f"vm-{number}-{count}", "source", f"r-{number}-{count}", "/j")
         catalog.update_vm(vm.id, protected=True)
 
 

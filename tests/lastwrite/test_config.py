@@ -67,6 +67,7 @@ def test_the_file_is_found_by_environment(tmp_path: Path, monkeypatch: pytest.Mo
     ("text", "expected"),
     [
         ("[tap]\nring_mib = 3\n", "tap: ring_mib must be a power of two"),
+        ("[tap]\nring_mib = true\n", "tap.ring_mib: must be a number (got True)"),
         ("[tap]\nring_mib = 0\n", "tap.ring_mib: Input should be greater than or equal to 1 (got 0)"),
         ("[tap]\nlisen = 'x'\n", "tap.lisen: no such key (got 'x')"),
         ("[taps]\nx = 1\n", "taps: no such key (got {'x': 1})"),
@@ -81,6 +82,27 @@ def test_the_file_is_found_by_environment(tmp_path: Path, monkeypatch: pytest.Mo
 )  # fmt: skip
 def test_a_mistake_names_its_key_why_and_the_value(tmp_path: Path, text: str, expected: str) -> None:
     assert mistake(written(tmp_path, text)).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[appliance]\ncatalog_url = 'postgresql://me:hunter2@db/x'\n",
+        "[appliance]\ncatalog_url = 'postgresql://me:hunter2/@#@db/x'\n",
+        "[appliance]\ncatalog_url = 'postgresql://db/x?user=me&password=hunter2'\n",
+        "[appliances]\ncatalog_url = 'postgresql://me:hunter2@db/x'\n",
+        "[appliance]\npassword = 'hunter2'\n",
+        "[appliances]\nx = [{ token = 'hunter2' }]\n",
+    ],
+)
+def test_a_secret_is_not_shown_in_a_mistake(tmp_path: Path, text: str) -> None:
+    said = mistake(written(tmp_path, text))
+    assert "hunter2" not in said and "[hidden]" in said
+
+
+def test_a_directory_is_no_configuration_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a file"):
+        Settings.load(tmp_path)
 
 
 def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:

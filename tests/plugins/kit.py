@@ -60,6 +60,8 @@ class GuestDouble:
         self.report = ProbeReport(())
         self.fail: Exception | None = None
         self.silent = False
+        self.deaf = False
+        self.instance: str | None = None
         self.calls: list[str] = []
         self.taps: dict[str, TapDouble] = {}
         self._threads: dict[str, threading.Thread] = {}
@@ -83,6 +85,10 @@ class GuestDouble:
         bought = enrol(address, authority_ca_pem, token)
         assert bought["type"] == "enrolled", bought
         tap = TapDouble(address, context(authority_ca_pem, (bought["certificate"], bought["key"])))
+        if self.instance:  # the machine shows another identity than the one that enrolled
+            assert tap.hello(instance=self.instance)["action"] == "dormant"
+            tap.close()
+            return
         self.taps[vm_id], self._stops[vm_id] = tap, threading.Event()
         tap.hello()
         tap.follow()
@@ -111,7 +117,7 @@ class GuestDouble:
                 tap.cut()
                 for item in tap.pump(0.05):
                     assert isinstance(item, dict)
-                    if item["type"] == "request":
+                    if item["type"] == "request" and not self.deaf:
                         self._reply(tap, item)
         except (ChannelClosed, OSError):
             pass

@@ -221,6 +221,18 @@ def test_doctor_names_each_thing_that_is_missing_and_its_remedy(
     assert "Install qemu-utils" in capsys.readouterr().out
 
 
+def test_doctor_tells_when_others_can_enter_the_state_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mode, ok in ((0o755, False), (0o700, True)):
+        tmp_path.chmod(mode)
+        run(["doctor", "--state", str(tmp_path), "--json"])
+        checks_made = json.loads(capsys.readouterr().out)["checks"]
+        [rights] = [check for check in checks_made if check["name"] == "state directory's rights"]
+        assert (rights["ok"], rights["found"]) == (ok, f"mode {mode:04o}")
+        assert f"chmod 0700 {tmp_path}" in rights["remedy"]
+
+
 def test_doctor_finds_a_wrong_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.toml").write_text("[tap]\nx = 1\n")
     assert run(["doctor", "--config", str(tmp_path / "x.toml"), "--json"]) == 4

@@ -143,7 +143,7 @@ def test_the_same_name_on_two_hypervisors_must_be_told_apart(added: Site) -> Non
 def test_a_vm_whose_name_cannot_be_part_of_a_point_gets_another(added: Site) -> None:
     answer = added.ask("protect", "a name", "--json")
     assert (answer.status, answer.error["code"]) == (2, "invalid-name")
-    assert nothing_is_left(added)
+    assert nothing_is_left(added) and added.guests.calls == []
     assert added.json("protect", "a name", "--as", "a-name", "--timeout", "30")["vm"] == "a-name"
     assert added.json("protect", "a name", "--as", "a-name")["already"]
     other = added.ask("protect", "web01", "--as", "a-name", "--json")

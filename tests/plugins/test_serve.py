@@ -188,3 +188,38 @@ def test_a_state_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "plugins.cli.main", "serve", "--state", str(tmp_path / "file/state")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 4 and f"error: {tmp_path}/file/state: Not a directory" in done.stderr
+
+
+def test_a_state_directory_that_others_can_enter_is_closed(tmp_path: Path) -> None:
+    settings = Settings.load(configuration(tmp_path))
+    settings.state_dir.mkdir(mode=0o755)
+    settings.state_dir.chmod(0o755)
+    served = Served(tmp_path)
+    try:
+        served.ready()
+        wide = [
+            path
+            for path in (settings.state_dir, *settings.state_dir.rglob("*"))
+            if path.stat().st_mode & 0o077
+        ]
+        # The authority's certificates are public, and their folder is not.
+        assert [path for path in wide if path.suffix != ".pem"] == []
+        assert not stat.S_IMODE(settings.pki_dir.stat().st_mode) & 0o077
+    finally:
+        served.close()
+
+
+def test_a_directory_of_others_is_not_taken_as_state_directory(tmp_path: Path) -> None:
+    state = Settings.load(configuration(tmp_path)).state_dir
+    state.mkdir()
+    (state / "somebodys").write_text("")
+    for mode in (0o755, 0o1777):
+        state.chmod(mode)
+        served = Served(tmp_path)
+        try:
+            assert served.process.wait(READY_S) == 4
+        finally:
+            served.close()
+        assert f"can be entered by other users (mode {mode:04o})" in served.said()
+        assert stat.S_IMODE(state.stat().st_mode) == mode
+        assert [path.name for path in state.iterdir()] == ["somebodys"]

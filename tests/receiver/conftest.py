@@ -15,6 +15,7 @@ import pytest
 
 from guesttap.authority import Authority
 from guesttap.ingest_client import IngestClient, IngestUnavailableError
+from journal.writer import JournalWriter
 from lastwrite.address import Address
 from lastwrite.catalog import Catalog, VmRow
 from lastwrite.config import Settings
@@ -119,6 +120,7 @@ class Appliance:
     def add_vm(self, name: str, journal: Path | None = None) -> VmRow:
         """Put a protected VM into the catalog."""
         folder = journal or self.folder / "journals" / name
+        JournalWriter.create(folder, name).close()
         return self.catalog.add_vm(name, "none", name, str(folder), protected=True)
 
     def new_tap(self, vm: VmRow, seed: int = 1, instance: str = INSTANCE) -> TapDouble:

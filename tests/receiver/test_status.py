@@ -114,3 +114,28 @@ def test_the_offset_is_that_of_the_shortest_round_trip() -> None:
     offset.add(2000, 1000, 1100, 7050)  # 100 ns: 5000
     offset.add(3000, 2000, 2900, 9000)
     assert offset.value == 5000
+
+
+def test_sectors_that_could_not_be_read_are_an_alarm_in_plain_words() -> None:
+    status = protected()
+    status.pong(pong(60, 0) | {"status": {"ring_used": 0, "unreadable_bytes": 0}}, 0)
+    assert status.as_dict()["alarm"] is None
+    status.pong(pong(61, 0) | {"status": {"ring_used": 0, "unreadable_bytes": 8192}}, 0)
+    told = status.as_dict()
+    assert told["alarm"].startswith(
+        "8.0 KiB of the guest's disks could not be read and are zeros in the copy"
+    )
+    assert (told["unreadable_bytes"], told["state"]) == (8192, "Protected")
+    status.end_session()
+    assert status.as_dict()["alarm"] == told["alarm"]
+    for hostile in ("x", [1], True, -1):
+        status.pong(pong(62, 0) | {"status": {"unreadable_bytes": hostile}}, 0)
+        assert status.as_dict()["alarm"] is None
+
+
+def test_a_new_enrolment_takes_back_what_was_said_of_the_former_tap() -> None:
+    status = protected()
+    status.alarm, status.refused = "no space", "this is a copy of the past"
+    status.begin_enrolment()
+    told = status.as_dict()
+    assert (told["alarm"], told["refused"], told["enrolments"]) == (None, None, 1)

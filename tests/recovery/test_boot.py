@@ -63,8 +63,9 @@ def test_disks_that_have_another_name_in_the_guest_are_mapped(reader: JournalRea
     point = find(reader, parse("latest"))
     with pytest.raises(DiskNotFound, match="sda"):
         pinned_disks(spec, reader, point, "h:1")
-    (disk,) = pinned_disks(spec, reader, point, "h:1", vm_name="other", disks={"sda": "vdb"})
+    disk, other = pinned_disks(spec, reader, point, "h:1", vm_name="other", disks={"sda": "vdb"})
     assert (disk.target, disk.export) == ("sda", f"other/vdb@lsn:{point.lsn}")
+    assert (other.target, other.export) == ("vda", f"other/vda@lsn:{point.lsn}")
 
 
 def test_nothing_is_made_when_it_cannot_work(reader: JournalReader, hv: MemoryHypervisor) -> None:
@@ -117,3 +118,19 @@ def test_waiting_for_what_can_never_answer_ends_at_once(
     monkeypatch.setattr(hv, "guest_exec", refuse)
     with pytest.raises(NotCapableError):
         wait_until_answering(hv, "nobody", 60)
+
+
+def test_a_disk_that_was_taken_away_since_is_booted_with_its_point(
+    reader: JournalReader, hv: MemoryHypervisor
+) -> None:
+    spec = VmSpec("web01", 64 * MIB, 1, disks=(DiskSpec("vda", MIB, "scsi"),))
+    vm = boot(hv, spec, reader, find(reader, parse("latest")), "h:1", "copy")
+    made = hv.find(vm.id)
+    assert {target: each.bytes for target, each in made.exports.items()} == {"vda": MIB, "vdb": 2 * MIB}
+    assert [(disk.target, disk.bus) for disk in made.spec.disks] == [("vda", "scsi"), ("vdb", "scsi")]
+
+
+def test_a_point_whose_disk_has_no_place_is_refused(reader: JournalReader) -> None:
+    spec = VmSpec("x", 64 * MIB, 1, disks=(DiskSpec("vda", MIB),))
+    with pytest.raises(UsageError, match="disk vda of the point has no place"):
+        pinned_disks(spec, reader, find(reader, parse("latest")), "h:1", disks={"vda": "vdb"})

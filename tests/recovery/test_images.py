@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,3 +185,52 @@ def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UnknownImageFormat):
             write_image(dense(MIB), tmp_path / name)
     assert names_in(tmp_path) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from recovery.images import write_image
+from tests.recovery.disks import MIB, dense
+def stop(done, total):
+    os.kill(os.getpid(), signal.SIGKILL)
+write_image(dense(16 * MIB), Path(sys.argv[1]), stop)
+"""
+
+
+@pytest.mark.parametrize("name", ["x.raw", "x.qcow2"])
+def test_a_process_that_is_killed_leaves_nothing_behind(name: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_system_that_offers_less_gets_its_image_too(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_open = os.open
+
+    def no_tmpfile(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "not offered")
+        return whole_open(path, flags, *rest, **named)
+
+    def no_link(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, "not offered")
+
+    monkeypatch.setattr("recovery.images.os.open", no_tmpfile)
+    if not links:
+        monkeypatch.setattr("recovery.images.os.link", no_link)
+    disk = dense(2 * MIB)
+    write_raw(disk, tmp_path / "x.raw")
+    assert (tmp_path / "x.raw").read_bytes() == disk.content()
+    assert names_in(tmp_path) == ["x.raw"]
+
+    def taken(_done: int, _total: int) -> None:
+        (tmp_path / "y.raw").write_bytes(b"theirs")
+
+    with pytest.raises(ImageExists):
+        write_raw(disk, tmp_path / "y.raw", taken)
+    assert (tmp_path / "y.raw").read_bytes() == b"theirs"
+    assert sorted(names_in(tmp_path)) == ["x.raw", "y.raw"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recovery.errors import AmbiguousPoint, BadExport, BadPoint, PointInGap, PointNotFound
+from recovery.errors import AmbiguousPoint, BadExport, BadPoint, ClockSetBack, PointInGap, PointNotFound
 from recovery.points import (
     CONSISTENCIES,
     Form,
@@ -162,4 +162,14 @@ def test_the_document_lists_every_consistency_best_first() -> None:
 
 def test_the_document_names_the_errors_by_their_codes() -> None:
     codes = {code for _, code, _ in documented("Gaps, and other points that are not there")}
-    assert codes == {kind.code for kind in (PointInGap, PointNotFound, AmbiguousPoint, BadPoint)}
+    assert codes == {
+        kind.code for kind in (PointInGap, PointNotFound, AmbiguousPoint, BadPoint, ClockSetBack)
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "1970-01-01T00:00+01:00"]
+)
+def test_a_time_outside_the_years_that_there_are_is_no_point(text: str) -> None:
+    with pytest.raises(BadPoint):
+        parse(text)

@@ -10,7 +10,7 @@ import pytest
 from journal.frame import SYNC
 from journal.reader import JournalReader
 from lastwrite.errors import LastwriteError
-from recovery.errors import AmbiguousPoint, PointInGap, PointNotFound
+from recovery.errors import AmbiguousPoint, ClockSetBack, PointInGap, PointNotFound
 from recovery.points import RecoveryPoint, find, format_time, parse
 from tests.recovery.journals import OFFSET, SECOND, START, JournalMaker, block
 
@@ -263,3 +263,106 @@ def test_latest_moves_with_a_journal_that_grows(tmp_path: Path) -> None:
         assert find(reader, parse("latest")).lsn == before
         reader.refresh()
         assert find(reader, parse("latest")).lsn == before + 1 == reader.latest()
+
+
+def test_a_name_on_the_last_record_before_an_epoch_that_needed_none_is_found(tmp_path: Path) -> None:
+    maker = JournalMaker(tmp_path / "journal")
+    maker.synced()
+    lsn = maker.next_lsn - 1
+    maker.clock += SECOND
+    number = maker.cut("bookmark", "good")
+    maker.note("gap", reason="the agent ended")
+    maker.clock += SECOND
+    maker.begin("bitmap")
+    maker.cut()
+    maker.cut("sync-end")
+    reader = JournalReader(maker.folder)
+    for text in ("good", f"cut:{number}", format_time(START + 2 * SECOND)):
+        assert find(reader, parse(text)).lsn == lsn, text
+
+
+def test_a_name_is_refused_where_the_next_epoch_has_other_disks(tmp_path: Path) -> None:
+    maker = JournalMaker(tmp_path / "journal")
+    maker.synced()
+    maker.cut("bookmark", "good")
+    maker.note("gap", reason="the agent ended")
+    maker.disks = [("vda", 2 << 20)]
+    maker.begin("bitmap")
+    maker.cut("sync-end")
+    with pytest.raises(LastwriteError):
+        find(JournalReader(maker.folder), parse("good"))
+
+
+@pytest.fixture
+def set_back(tmp_path: Path) -> JournalMaker:
+    """Epoch 1 from 10:00:00, writes at :11 and :21, cut at :31; a reboot 10 s later, the clock an hour behind."""
+    maker = JournalMaker(tmp_path / "journal")
+    maker.synced()
+    for second in (11, 21):
+        maker.clock = START + second * SECOND
+        maker.writes([(0, 8, block(second))], step=0)
+    maker.clock = START + 31 * SECOND
+    maker.cut()
+    maker.note("gap", reason="a reboot")
+    return maker
+
+
+def begin_an_hour_behind(maker: JournalMaker, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    maker.clock = START + (after - 3600) * SECOND
+    monkeypatch.setattr("tests.recovery.journals.OFFSET", OFFSET - 3600 * SECOND)
+    maker.begin("bitmap")
+    maker.writes([(0, 16, block(9))], SYNC, step=0)
+    maker.clock += SECOND
+    maker.cut("sync-end")
+    maker.clock += 9 * SECOND
+    maker.writes([(0, 24, block(10))], step=0)
+    maker.cut()
+
+
+def test_times_that_occurred_once_are_found_after_the_clock_was_set_back(
+    set_back: JournalMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_an_hour_behind(set_back, monkeypatch, after=41)
+    reader = JournalReader(set_back.folder)
+    for text, lsn in {
+        "2026-11-22T10:00:11": 2,
+        "2026-11-22T10:00:20": 2,
+        "2026-11-22T10:00:31": 3,
+        "2026-11-22T09:00:42": 4,
+        "2026-11-22T09:00:51": 5,
+    }.items():
+        assert find(reader, parse(text)).lsn == lsn, text
+
+
+def test_ago_counts_over_the_place_where_the_clock_was_set_back(
+    set_back: JournalMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_an_hour_behind(set_back, monkeypatch, after=41)
+    reader = JournalReader(set_back.folder)
+    now = START + (51 - 3600) * SECOND  # 51 seconds after the beginning
+    for text, lsn in {"-0s": 5, "-1s": 4, "-9s": 4, "-20s": 3, "-31s": 2, "-40s": 2, "-49s": 1}.items():
+        point = find(reader, parse(text), now)
+        assert point.lsn == lsn, text
+    for text, before, after in (("-11s", 3, 4), ("-15s", 3, 4)):
+        with pytest.raises(PointInGap) as caught:
+            find(reader, parse(text), now)
+        near = caught.value.details
+        assert (near["before"]["lsn"], near["after"]["lsn"]) == (before, after)
+
+
+def test_a_time_that_occurred_last_without_a_point_is_refused_with_the_cuts(tmp_path: Path) -> None:
+    maker = JournalMaker(tmp_path / "journal")
+    maker.synced()
+    maker.clock = START + 60 * SECOND
+    maker.writes([(0, 8, block(2))], step=0)
+    maker.cut()
+    maker.note("gap", reason="a reboot")
+    maker.clock = START + 10 * SECOND  # set back by less than what was recorded
+    maker.begin("bitmap")
+    maker.clock = START + 40 * SECOND
+    maker.cut("sync-end")
+    reader = JournalReader(maker.folder)
+    with pytest.raises(ClockSetBack, match="was set back") as caught:
+        find(reader, parse("2026-11-22T10:00:30"))  # a point the first time, in a sync the second time
+    assert "cut:1" in caught.value.hint and "cut:2" in caught.value.hint
+    assert caught.value.details["choices"] == ["cut:1", "cut:2", "cut:3"]

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from journal.frame import BLOCK, SECTOR, FrameError
+from journal.frame import BLOCK, SECTOR, SYNC, FrameError
 from journal.reader import JournalReader
 from recovery.errors import DiskNotFound
 from recovery.images import write_image
 from recovery.points import find, parse
-from recovery.view import View
+from recovery.view import View, disks_at
 from tests.recovery.disks import MIB, tool
 from tests.recovery.journals import JournalMaker, block
 
@@ -157,3 +157,23 @@ def test_the_first_byte_of_a_journal_of_200k_records_comes_soon(
         print(f"\n200k records, no index: first byte after {seconds:.2f} s")
     assert first == b"\x01"
     assert seconds < 20
+
+
+def test_a_disk_of_an_old_point_is_that_points_own(tmp_path: Path) -> None:
+    maker = JournalMaker(tmp_path / "j", disks=[("vda", MIB), ("vdb", MIB)])
+    maker.synced([b"a" * MIB, b"b" * MIB])
+    old = maker.next_lsn - 1
+    maker.note("gap", reason="unprotected")
+    maker.disks = [("vdb", MIB)]  # by whatever fault, disk 0 of this epoch is another one
+    maker.begin("full")
+    maker.writes([(0, 0, b"c" * MIB)], SYNC)
+    maker.cut("sync-end")
+    reader = JournalReader(maker.folder)
+    point = find(reader, parse(f"lsn:{old}"))
+    assert [disk.name for disk in disks_at(reader, point)] == ["vda", "vdb"]
+    for name in ("vda", "vdb"):
+        assert View(reader, point, name).read(0, MIB) == name[-1:].encode() * MIB
+    latest = find(reader, parse("latest"))
+    assert View(reader, latest, "vdb").read(0, MIB) == b"c" * MIB
+    with pytest.raises(DiskNotFound):
+        View(reader, latest, "vda")
