@@ -48,7 +48,7 @@ def test_the_acceptance_tests_of_the_tap_pass_on_the_kernel_of_the_guest(running
     running_guest.check(f"mkdir -p {FOLDER}; modprobe loop; mount -o remount,size=600M /dev/shm || true")
     running_guest.write_file(f"{FOLDER}/tests.tar.gz", packed())
     running_guest.check(f"cd {FOLDER} && tar -xzf tests.tar.gz && rm tests.tar.gz", timeout_s=120)
-    scaled = "LASTWRITE_TEST_RING_MIB=64 LASTWRITE_TEST_LEAST_WRITES=1000 CI=true PYTHONDONTWRITEBYTECODE=1"
+    scaled = "LASTWRITE_TEST_LEAST_WRITES=1000 CI=true PYTHONDONTWRITEBYTECODE=1"
     options = "-q -rA --import-mode=importlib -p no:cacheprovider -p pytest_timeout --timeout=500"
     pytest_in_guest = f"{scaled} python3 -m pytest {options} {CHOSEN}"
     done = running_guest.exec(

@@ -14,12 +14,13 @@ SHAPES = {
     "VmInfo": "name hypervisor id power memory_bytes vcpus disks has_agent protected",
     "Status": "vms ingest",
     "VmStatus": "name id hypervisor protected journal state connected rpo_ms durable_wall when epoch next_lsn"
-    " synced_bytes sync_bytes ring_used ring_bytes lost received_bytes clock_offset_ns accounting alarm",
+    " synced_bytes sync_bytes ring_used ring_bytes lost unreadable_bytes received_bytes clock_offset_ns"
+    " accounting alarm",
     "PointList": "vm timeline latest_lsn latest_wall latest ranges points cuts",
     "PointInfo": "wall when lsn kind label consistency number epoch frozen",
     "RangeInfo": "quality begin_wall begin end_wall end first_lsn last_lsn reason",
     "Marked": "vm name lsn wall when consistency frozen messages",
-    "ProtectResult": "vm id hypervisor journal state already rpo_ms seconds",
+    "ProtectResult": "vm id hypervisor journal state already rpo_ms seconds alarm",
     "UnprotectResult": "vm journal journal_deleted already notes",
     "RecoveredPoint": "lsn wall when consistency timeline description",
     "RecoverFileResult": "vm point files seconds",
