@@ -56,13 +56,13 @@ def _show(found: list[HostStatus], as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(host) for host in found], indent=2))
         return
-    table = Table("host", "state", "guests", Column("URI", overflow="fold"))
+    table = Table("host", "state", "guests", Column("URI", no_wrap=True))
     for host in found:
         guests_text = ", ".join(f"{name} ({state})" for name, state in host.guests.items()) or "-"
         table.add_row(
             host.name, "up" if host.up else "down", guests_text, host.uri, style=None if host.up else "dim"
         )
-    Console().print(table)
+    Console(soft_wrap=True).print(table)
 
 
 def _up(arguments: argparse.Namespace) -> None:
@@ -78,7 +78,10 @@ def _up(arguments: argparse.Namespace) -> None:
 
 def _tell_next(hosts: list[Host]) -> None:
     print("\nProtect the guest (its way to this machine is 10.0.2.2):")
-    print("  LASTWRITE_TAP__ADVERTISE=10.0.2.2:7810 lastwrite serve &")
+    print(f"  . {Path(sys.prefix) / 'bin' / 'activate'}")
+    print(
+        "  LASTWRITE_TAP__ADVERTISE=10.0.2.2:7810 lastwrite serve &    # state in /var/lib/lastwrite, or --state DIR"
+    )
     for host in hosts:
         print(f"  lastwrite hypervisor add {host.name} '{host.uri}'")
     print(f"  lastwrite protect {GUEST}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from lastwrite.catalog_tables import UnknownHypervisorError, UnknownVmError
 from lastwrite.errors import LastwriteError
 from lastwrite.ids import is_name
 from plugins.errors import CommandLineError, NoServerError, ServerLostError
+from plugins.lock import is_held
 from plugins.models import Result
 
 UNKNOWN = {
@@ -33,6 +35,7 @@ R = TypeVar("R", bound=Result)
 Event = dict[str, Any]
 
 CONNECT_S = 5.0
+STARTING_S = 15.0
 ANSWER_S = 120.0  # one question, hypervisors asked on the way among them
 SILENCE_S = 60.0  # between two events of a stream: the server sends one every few seconds
 
@@ -48,8 +51,16 @@ class ControlClient:
 
     def __enter__(self) -> ControlClient:
         # The HTTP library leaves a socket open when it cannot connect; and this error is the more precise one.
-        require_server(self.socket)
-        return self
+        deadline = time.monotonic() + STARTING_S
+        while True:
+            try:
+                require_server(self.socket)
+                return self
+            except NoServerError:
+                # One that was started a moment ago holds the lock already, and answers soon.
+                if not is_held(self.socket.parent) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
 
     def __exit__(self, *_exc: object) -> None:
         self._http.close()

@@ -20,7 +20,9 @@ missing_packages() {
     wanted_packages | sort | comm -23 - "$scratch/installed"
 }
 
+# An activated .venv is left out: it cannot be made from itself.
 find_python() {
+    PATH=$(printf '%s' "$PATH" | sed "s#$PWD/.venv/bin:##g")
     for python in python3.11 python3.12 python3.13 python3; do
         if command -v "$python" >/dev/null && "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
         then command -v "$python"; return; fi

@@ -22,7 +22,7 @@ from guesttap.agent.stream import Stream
 if TYPE_CHECKING:
     from guesttap.bpf.ring import RingRecord
 
-BUSY_TICK_NS, IDLE_TICK_NS = 1_000_000_000, 10_000_000_000
+BUSY_TICK_NS, IDLE_TICK_NS = 1_000_000_000, 2_000_000_000
 HOLD_NS = 3_000_000_000
 """How long the ring may wait for an AppShot's applications after its mark; then it counts without them."""
 

@@ -33,7 +33,9 @@ def main() -> int:
     try:
         console.rule("[bold]The stage: two libvirt hosts and a Debian guest", align="left")
         with stage.built(wanted.keep) as built:
+            staged = time.monotonic() - began
             facts = _play(built, wanted.out, console)
+            facts.seconds = {"The stage: hosts and guest": staged, **facts.seconds}
     except (DemoError, LastwriteError) as error:
         console.print(f"[bold red]The demo failed:[/] {error}", highlight=False)
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from guesttap.agent.unit import EXIT_DORMANT
 from lab.demo.stage import COPY, VM, Stage
@@ -84,7 +86,7 @@ class Story:
         return self.facts
 
     def workload(self) -> None:
-        """A database at work on host `source`."""
+        """A database at work on host source."""
         agent = self.stage.guest.agent
         agent.check([*FILES, "write"])
         agent.check(["systemctl", "start", "lwdemo-db"])
@@ -141,7 +143,7 @@ class Story:
         self.facts.status = self.stage.appliance.json("status", VM)
 
     def recover(self) -> None:
-        """One command: the instant before, booted on host `target`."""
+        """One command: the instant before, booted on host target."""
         began = time.monotonic()
         point = f"{VM}@{iso(self.facts.instant)}"
         self.command("recover", point, "--boot", "target", "--name", COPY, "--no-pull")
@@ -204,6 +206,7 @@ class Story:
             self.facts.appshot_rows,
         )
         image.unlink()
+        self.say("(The qcow2 file was only for the demo, and is deleted again.)")
 
     def watch(self, seconds: float) -> None:
         """Let the VM work, and note its RPO about twice a second."""
@@ -221,7 +224,7 @@ class Story:
 
     def command(self, *words: str) -> None:
         """Show a command as a user would type it, and run it."""
-        self.console.print(f"[bold cyan]$ lastwrite {' '.join(words)}", highlight=False)
+        self.console.print(Text(f"$ lastwrite {shlex.join(words)}", "bold cyan"), soft_wrap=True)
         self.stage.appliance.show(*words)
 
     def screenshot(self, guest: Guest, name: str) -> None:
@@ -231,13 +234,13 @@ class Story:
 
     def say(self, text: str) -> None:
         """Tell something."""
-        self.console.print(f"  {text}", highlight=False)
+        self.console.print(f"  {text}", highlight=False, soft_wrap=True)
 
     def expect(self, true: bool, promise: str, seen: object) -> None:
         """Check one promise, and show it."""
         if not true:
             raise DemoError(f"broken promise: {promise}; seen: {seen}")
-        self.console.print(f"  [green]✔[/] {promise}", highlight=False)
+        self.console.print(f"  [green]✔[/] {promise}", highlight=False, soft_wrap=True)
 
     def event(self, text: str, kind: str, wall: int | None = None) -> None:
         """Put an event on the timeline (wall: ns, guest's clock; now when not given)."""

@@ -21,12 +21,12 @@ from lastwrite.address import parse_address
 from lastwrite.config import OURS_ALONE, Settings, find_file
 from lastwrite.errors import UnavailableError
 from plugins.errors import ServerRunningError, ServerStartError, StateDirError
+from plugins.lock import LOCK_NAME
 from plugins.server.child import Child, said
 
 START_S = 60.0
 POLL_S = 0.1
 LOCK_WAIT_S = 25.0  # for the children of a server that was killed to end
-LOCK_NAME = "serve.lock"
 EMPTY = {"lost+found", "lastwrite.toml"}
 KNOWN = {LOCK_NAME, "catalog.db", "pki"}
 NBD_MAGIC = b"NBDMAGIC"
