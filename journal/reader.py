@@ -231,6 +231,10 @@ class JournalReader:
         """Return the source's wall time (ns) of the newest record or note."""
         return self.lineage(timeline).times.newest
 
+    def known_until(self, epoch: Epoch, timeline: int = layout.MAIN) -> int:
+        """Return the source's wall time (ns) up to which the state of an epoch is known."""
+        return self.lineage(timeline).times.known_until(epoch)
+
     def lsn_at(self, wall: int, timeline: int = layout.MAIN) -> Instant:
         """Return the point that holds all records up to a wall time (ns, source's clock) and none after."""
         return self.lineage(timeline).times.lsn_at(wall)

@@ -97,6 +97,10 @@ class Times:
             return max(*known, self._clock(epoch).last)
         return max(known + [cut.mono for cut in self._history.cuts if cut.epoch == epoch.number])
 
+    def known_until(self, epoch: Epoch) -> int:
+        """Return the wall time (ns) up to which an epoch's state is known: its last record, or a later mark."""
+        return self._clock(epoch).wall(self._end(epoch))
+
     @property
     def newest(self) -> int | None:
         """Wall time of the newest record or note."""

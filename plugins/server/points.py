@@ -63,7 +63,7 @@ def points(context: Context, name: str, every: bool) -> PointList:
     shown = [cut for cut in cuts if every or cut.label or cut.kind == "appshot"]
     latest = reader.latest()
     valid = [epoch for epoch in reader.epochs(TIMELINE) if epoch.valid_from is not None]
-    latest_wall = _known_until(reader, valid[-1]) if latest is not None and valid else None
+    latest_wall = reader.known_until(valid[-1], TIMELINE) if latest is not None and valid else None
     return PointList(
         vm=row.name,
         timeline=TIMELINE,
@@ -88,7 +88,7 @@ def ranges(reader: JournalReader) -> list[RangeInfo]:
         begin = begun.get(epoch.number)
         if gap_since:
             found.append(_range("gap", gap_since[1], begin, gap_since[0], epoch.valid_from, gap_since[2]))
-        end = _known_until(reader, epoch)
+        end = reader.known_until(epoch, TIMELINE)
         found.append(_range(_quality(epoch), begin, end, epoch.valid_from, epoch.last_lsn, epoch.reason))
         gap_since = (epoch.last_lsn, end, epoch.gap_reason or "the tap's connection to its epoch ended")
     found += [
@@ -101,13 +101,6 @@ def ranges(reader: JournalReader) -> list[RangeInfo]:
 def _holds(valid_from: int | None, cut: Cut) -> bool:
     """Return whether a cut can be recovered to: those before the end of a sync cannot."""
     return valid_from is not None and cut.lsn >= valid_from
-
-
-def _known_until(reader: JournalReader, epoch: Epoch) -> int:
-    """Return the wall time (ns) up to which an epoch's state is known: its last record, or a later mark."""
-    newest = reader.last_time(TIMELINE)
-    goes_on = epoch.gap_reason is None and epoch.number == reader.epochs(TIMELINE)[-1].number
-    return newest if goes_on and newest is not None else reader.record_time(epoch.last_lsn)
 
 
 def _quality(epoch: Epoch) -> str:

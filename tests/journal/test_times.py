@@ -72,6 +72,23 @@ def test_a_wall_time_means_every_record_up_to_it_and_none_after(tmp_path: Path) 
         reader.record_time(99)
 
 
+def test_an_epoch_is_known_until_its_last_mark_and_before_a_gap_until_its_last_record(tmp_path: Path) -> None:
+    build(tmp_path / "j")
+    reader = JournalReader(tmp_path / "j")
+    before_the_gap, newest = reader.epochs()
+    assert reader.known_until(before_the_gap) == WALL + 155 * SECOND
+    assert reader.known_until(newest) == WALL + 202 * SECOND
+    with JournalWriter.open(tmp_path / "j") as writer:
+        tap = Tap(writer, {0: 4096})
+        tap.mono = 12 * SECOND
+        tap.notes(tap.cut_note() | note("cut", 12 * SECOND) | {"wall": WALL + 207 * SECOND}, epoch=2)
+        writer.commit()
+    reader.refresh()
+    idle = reader.epochs()[-1]
+    assert reader.known_until(idle) == WALL + 207 * SECOND
+    assert reader.lsn_at(reader.known_until(idle)).covered
+
+
 def test_a_reader_that_was_refreshed_knows_what_a_new_one_knows(tmp_path: Path) -> None:
     folder = tmp_path / "j"
     with JournalWriter.create(folder, "web01", segment_bytes=60_000) as writer:

@@ -25,6 +25,17 @@ def test_a_bookmark_now_is_a_point_that_can_be_recovered_to(protected: Site) -> 
     assert "good" in text and "more cuts have no name" in text
 
 
+def test_every_point_that_is_listed_can_be_recovered_to(protected: Site, tmp_path: Path) -> None:
+    protected.json("bookmark", "web01", "now")
+    listed = protected.json("points", "web01", "--all")
+    assert listed["points"] and listed["cuts"] == len(listed["points"])
+    first = min(reach["first_lsn"] for reach in listed["ranges"] if reach["quality"] == "exact")
+    assert all(point["lsn"] >= first for point in listed["points"])
+    assert listed["latest_wall"] >= max(point["wall"] for point in listed["points"])
+    protected.json("recover", f"web01@{listed['latest']}", "--to", str(tmp_path / "latest.raw"))
+    assert (tmp_path / "latest.raw").exists()
+
+
 def test_a_bookmark_of_the_past_names_exactly_that_point(protected: Site) -> None:
     first = protected.json("bookmark", "web01", "one")
     protected.json("bookmark", "web01", "two")
