@@ -48,6 +48,23 @@ class Cut:
     epoch: int
     coordinates: dict[str, Any] | None = None
 
+    @classmethod
+    def of(cls, note: CutNote, *, lsn: int, epoch: int) -> Cut:
+        """Return the cut that `note` makes at its place."""
+        return cls(
+            number=note.number,
+            lsn=lsn,
+            kind=note.kind,
+            label=note.label,
+            consistency=note.consistency,
+            wall=note.wall,
+            mono=note.mono,
+            offset=note.offset,
+            frozen=note.frozen,
+            epoch=epoch,
+            coordinates=note.coordinates,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -117,21 +134,7 @@ class History:
         self.epochs.append(Epoch(*said, lsn, None, lsn, None, note.disks, note.boot, note.wall, note.mono))
 
     def _cut(self, lsn: int, number: int, note: CutNote) -> None:
-        self.cuts.append(
-            Cut(
-                number=note.number,
-                lsn=lsn,
-                kind=note.kind,
-                label=note.label,
-                consistency=note.consistency,
-                wall=note.wall,
-                mono=note.mono,
-                offset=note.offset,
-                frozen=note.frozen,
-                epoch=number,
-                coordinates=note.coordinates,
-            )
-        )
+        self.cuts.append(Cut.of(note, lsn=lsn, epoch=number))
         last = self.epochs[-1] if self.epochs else None
         if note.kind == "sync-end" and last and last.number == number and last.valid_from is None:
             self.epochs[-1] = replace(last, valid_from=lsn)

@@ -134,19 +134,7 @@ class Sequence:
         ends = note.kind == "sync-end"
         if ends and self.valid:
             raise BadSequence(f"the sync of epoch {self.epoch} ends a second time")
-        cut = Cut(
-            number=note.number,
-            lsn=self.next_lsn - 1,
-            kind=note.kind,
-            label=note.label,
-            consistency=note.consistency,
-            wall=note.wall,
-            mono=note.mono,
-            offset=note.offset,
-            frozen=note.frozen,
-            epoch=self.epoch,
-            coordinates=note.coordinates,
-        )
+        cut = Cut.of(note, lsn=self.next_lsn - 1, epoch=self.epoch)
         valid, cursor = self.valid or ends, None if ends else self.sync_cursor
         base = self.valid_base or ends
         return replace(
