@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 import time
-from typing import Callable, Deque, Iterable, List, NamedTuple, Optional, Union
+from typing import Callable, Deque, Iterable, List, NamedTuple, Optional, Protocol, Union
 
 from guesttap import protocol
 from guesttap.protocol import Message, ProtocolError
@@ -25,7 +25,9 @@ from lastwrite.errors import LastwriteError, UnavailableError
 
 STAGING_BYTES = 256 << 10
 SEND_SLICE = 256 << 10
-RECEIVE_BUDGET = 8 << 20
+SHORT_STAGING = 4096
+"""Read ahead after a large frame: the next one is then received where it will stay, not copied there."""
+RECEIVE_BUDGET = 4 << 20
 """Bytes that one `pump` takes at most, so that a fast peer cannot keep the owner from its other work."""
 
 _BLOCKED = (BlockingIOError, InterruptedError)
@@ -47,7 +49,35 @@ class Frame(NamedTuple):
 
 
 Item = Union[Message, Frame]
-Allocate = Callable[[int], memoryview]
+Allocate = Callable[[int], Optional[memoryview]]
+
+
+class ByteStream(Protocol):
+    """What a channel needs of a socket: socket.socket, ssl.SSLSocket, or something that behaves as they do."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to poll."""
+
+    def setblocking(self, flag: bool) -> None:
+        """Choose whether to wait."""
+
+    def settimeout(self, seconds: float) -> None:
+        """Choose how long to wait."""
+
+    def send(self, data: memoryview) -> int:
+        """Send; return how much was taken."""
+
+    def recv_into(self, target: memoryview) -> int:
+        """Receive; return how much, 0 at the end."""
+
+    def recv(self, length: int) -> bytes:
+        """Receive."""
+
+    def shutdown(self, how: int) -> None:
+        """End one direction."""
+
+    def close(self) -> None:
+        """Close."""
 
 
 def _allocate(length: int) -> memoryview:
@@ -72,15 +102,16 @@ class _Unfinished:
 class Channel:
     """A stream of items over `sock`, which is connected and (with TLS) has finished its handshake.
 
-    `allocate(length)` returns the writable memory of one frame that is being received. Attributes that the
-    owner may set at any time: `reading` (False: take nothing from the peer, which is how it is slowed down),
-    `allow_frames` (False: a frame is a ProtocolError), `message_limit` (bytes of one message's body).
-    `received_bytes`, `sent_bytes` and `last_received` (time.monotonic()) tell what happened.
+    `allocate(length)` returns the writable memory of one frame that is being received, or None while there is
+    none: nothing is received then, and each `pump` asks again. Attributes that the owner may set at any time:
+    `reading` (False: take nothing from the peer, which is how it is slowed down), `allow_frames` (False: a frame
+    is a ProtocolError), `message_limit` (bytes of one message's body). `received_bytes`, `sent_bytes` and
+    `last_received` (time.monotonic()) tell what happened.
     """
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: ByteStream,
         allocate: Allocate = _allocate,
         allow_frames: bool = True,
         message_limit: int = protocol.MAX_BODY_BYTES,
@@ -96,6 +127,9 @@ class Channel:
         self.last_received = time.monotonic()
         self._staging = memoryview(bytearray(STAGING_BYTES))
         self._start = self._end = 0
+        self._ahead = STAGING_BYTES
+        self._starved = False
+        self._more = False
         self._item: Optional[_Unfinished] = None  # noqa: UP045
         self._outgoing: Deque[memoryview] = collections.deque()  # noqa: UP006
         self._posted: Deque[Message] = collections.deque()  # noqa: UP006
@@ -151,7 +185,9 @@ class Channel:
         if self._closed:
             raise ChannelClosed("the connection is closed")
         items = self._move()
-        if not items and self._failure is None and timeout > 0:
+        # What is left after a full budget may lie in TLS's memory, where no poll sees it.
+        more = self._more and self.reading
+        if not items and not more and self._failure is None and timeout > 0:
             self._wait(timeout, extra_fds)
             items = self._move()
         if self._failure is not None and not items:
@@ -172,6 +208,7 @@ class Channel:
         self._outgoing.clear()
         self._pending = 0
         self._item = None
+        self._staging = memoryview(b"")  # whoever still holds the channel shall not hold its memory
 
     def _queue(self, data: memoryview) -> None:
         self._outgoing.append(data)
@@ -197,7 +234,8 @@ class Channel:
 
     def _wait(self, timeout: float, extra_fds: Iterable[int]) -> None:
         poll = select.poll()
-        events = self._receive_wants if self.reading else 0
+        taking = self.reading and not self._starved
+        events = self._receive_wants if taking else 0
         if self._outgoing:
             events |= self._send_wants
         poll.register(self._sock.fileno(), events)
@@ -207,7 +245,7 @@ class Channel:
         for descriptor, found in poll.poll(max(1, int(timeout * 1000))):
             if descriptor == self._wake_out:
                 os.read(self._wake_out, 4096)
-            elif descriptor == self._sock.fileno() and not self.reading and found & ~events:
+            elif descriptor == self._sock.fileno() and not taking and found & ~events:
                 self._failure = ChannelClosed("the connection broke while the peer was held back")
 
     # --- sending
@@ -241,8 +279,11 @@ class Channel:
 
     def _receive(self, items: List[Item]) -> None:  # noqa: UP006
         budget = RECEIVE_BUDGET
+        self._starved = self._more = False
         while budget > 0:
             self._take_items(items)
+            if self._starved:
+                return
             count = self._receive_some()
             if count is None:
                 return
@@ -252,6 +293,7 @@ class Channel:
             budget -= count
             self.received_bytes += count
             self.last_received = time.monotonic()
+        self._more = True
         self._take_items(items)
 
     def _torn(self) -> str:
@@ -264,7 +306,7 @@ class Channel:
             target = self._item.target[self._item.filled :]
         else:
             self._make_room()
-            target = self._staging[self._end :]
+            target = self._staging[self._end : self._end + self._ahead]
         try:
             count = self._sock.recv_into(target)
         except ssl.SSLWantWriteError:
@@ -302,6 +344,7 @@ class Channel:
             if item.filled < len(item.target):
                 return
             self._item = None
+            self._ahead = SHORT_STAGING if item.filled > STAGING_BYTES else STAGING_BYTES
             items.append(item.finish())
 
     def _begin_item(self) -> bool:
@@ -322,7 +365,13 @@ class Channel:
         if held < frame.HEADER_BYTES:
             return False
         header = frame.parse_header(prefix)
-        self._item = _Unfinished(self._allocate(header.frame_bytes), header)
+        if header.kind not in frame.FROM_TAPS:
+            raise ProtocolError(f"a frame of kind {header.kind} came, which no tap sends")
+        memory = self._allocate(header.frame_bytes)
+        self._starved = memory is None
+        if memory is None:
+            return False
+        self._item = _Unfinished(memory, header)
         return True
 
     # --- closing

@@ -89,6 +89,13 @@ class NoSuchTimeline(NotFoundError):
     hint = "`lastwrite journal info DIR` lists the timelines."
 
 
+class NoSuchPin(NotFoundError):
+    """The journal has no pin of that id."""
+
+    code = "no-such-pin"
+    hint = "`lastwrite retention show VM` lists the pins."
+
+
 class NoSuchDisk(NotFoundError):
     """The VM had no disk of that name or number at the point."""
 

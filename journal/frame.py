@@ -15,6 +15,8 @@ from lastwrite.errors import IntegrityError
 
 MAGIC = b"LWF1"
 CAPTURED, SYNC = 1, 2
+NET_CAPTURED, NET_SYNC = 3, 4  # in net segments only: never from a tap
+FROM_TAPS = (CAPTURED, SYNC)
 WRITE, DISCARD, ZERO = 1, 2, 3
 FUA, META = 1, 2
 
@@ -70,8 +72,8 @@ class FrameHeader(NamedTuple):
 
     @property
     def next_lsn(self) -> int:
-        """LSN that follows the last record."""
-        return self.first_lsn + self.records
+        """LSN that follows the last record; of a net frame: the LSN after its interval."""
+        return self.first_lsn + self.records if self.kind in FROM_TAPS else self.position
 
 
 class Record(NamedTuple):
@@ -132,28 +134,43 @@ class FrameBuilder:
     def finish(self, *, first_lsn: int, epoch: int, position: int, base_time: int = 0) -> bytearray:
         """Return the frame's bytes. `base_time` (ns) counts only when there are no records."""
         notes = msgpack.packb(self.notes) if self.notes else b""
-        head_bytes = round_up(HEADER_BYTES + len(self._table) + len(notes))
-        payload_sum = xxhash.xxh3_64_intdigest(self.payload)
-        head = bytearray(head_bytes)
-        fields = (
-            MAGIC,
-            self.kind,
-            0,
-            0,
-            self.records,
-            len(notes),
-            len(self.payload),
-            epoch,
-            first_lsn,
-            position,
+        head = pack_head(
+            kind=self.kind,
+            table=self._table,
+            notes=notes,
+            payload_bytes=len(self.payload),
+            payload_sum=xxhash.xxh3_64_intdigest(self.payload),
+            epoch=epoch,
+            first_lsn=first_lsn,
+            position=position,
+            base_time=self._base_time if self.records else base_time,
         )
-        _HEADER.pack_into(head, 0, *fields, self._base_time if self.records else base_time, payload_sum, 0)
-        end = HEADER_BYTES + len(self._table)
-        head[HEADER_BYTES:end] = self._table
-        head[end : end + len(notes)] = notes
-        struct.pack_into("<Q", head, 56, _head_sum(head))
         head += self.payload
         return head
+
+
+def pack_head(
+    *,
+    kind: int,
+    table: Buffer,
+    notes: bytes,
+    payload_bytes: int,
+    payload_sum: int,
+    epoch: int,
+    first_lsn: int,
+    position: int,
+    base_time: int,
+) -> bytearray:
+    """Return a frame's head: header, record table and packed notes, with their padding and their checksum."""
+    end = HEADER_BYTES + len(table)
+    head = bytearray(round_up(end + len(notes)))
+    count = len(table) // RECORD_BYTES
+    fields = (MAGIC, kind, 0, 0, count, len(notes), payload_bytes, epoch, first_lsn, position, base_time)
+    _HEADER.pack_into(head, 0, *fields, payload_sum, 0)
+    head[HEADER_BYTES:end] = table
+    head[end : end + len(notes)] = notes
+    struct.pack_into("<Q", head, 56, _head_sum(head))
+    return head
 
 
 def _head_sum(head: Buffer) -> int:
@@ -172,7 +189,7 @@ def parse_header(data: Buffer) -> FrameHeader:
         raise FrameError(f"a frame's header has 64 bytes, here are {len(data)}")
     magic, kind, _flags, _reserved, *rest = _HEADER.unpack_from(data)
     header = FrameHeader(kind, *rest)
-    if magic != MAGIC or kind not in (CAPTURED, SYNC):
+    if magic != MAGIC or not CAPTURED <= kind <= NET_SYNC:
         raise FrameError(f"no frame begins here (magic {bytes(magic)!r}, kind {kind})")
     small = header.records <= MAX_RECORDS and header.notes_bytes <= MAX_NOTES_BYTES
     if not small or header.payload_bytes > MAX_PAYLOAD_BYTES or header.payload_bytes % BLOCK:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from journal.errors import NotRecoverable
 from journal.notes import CutNote, EpochNote, GapNote, JournalDisk, SyncNote
 from journal.scan import PlacedNote
+from journal.thinned import Thinned
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +99,11 @@ class History:
         last_lsn: int,
         damage: Sequence[Damage],
         before: History | None = None,
+        thinned: Thinned | None = None,
     ) -> None:
         """`notes` follow those of `before`, which stays as it is. `clocks`: mono, wall, mono, wall, ... by epoch."""
         self.last_lsn = last_lsn
+        self.thinned = thinned or Thinned()
         self.epochs: list[Epoch] = list(before.epochs) if before else []
         self.cuts: list[Cut] = list(before.cuts) if before else []
         self.cursors: dict[int, SyncNote] = dict(before.cursors) if before else {}
@@ -151,9 +154,13 @@ class History:
         return max(whole, default=0)
 
     def first_damage(self, epoch: Epoch) -> int | None:
-        """Return the first LSN of what is lost among the epochs that points of `epoch` need."""
+        """Return the first LSN that what is lost among the epochs that points of `epoch` need takes away from it.
+
+        All of the epoch when an earlier one lost something, notes alone too: another's points may share their LSN.
+        """
         base = self.base(epoch)
-        hit = [d.first_lsn for d in self.damage if d.high_epoch >= base and d.low_epoch <= epoch.number]
+        needed = [d for d in self.damage if d.high_epoch >= base and d.low_epoch <= epoch.number]
+        hit = [min(d.first_lsn, epoch.begins) if d.low_epoch < epoch.number else d.first_lsn for d in needed]
         return min(hit, default=None)
 
     def _span(self, epoch: Epoch) -> Span | None:
@@ -168,8 +175,14 @@ class History:
         return next((e for e in self.epochs if e.number == number), None)
 
     def layers(self, epoch: Epoch) -> list[int]:
-        """Return the numbers of the epochs whose records make a point of `epoch`, oldest first."""
-        return [e.number for e in self.epochs if e.valid_from is not None and e.number <= epoch.number]
+        """Return the numbers of the epochs whose records make a point of `epoch`, oldest first.
+
+        They begin with the newest that sent every block: nothing older shows through.
+        """
+        base = self.base(epoch)
+        return [
+            e.number for e in self.epochs if e.valid_from is not None and base <= e.number <= epoch.number
+        ]
 
     def is_point(self, lsn: int) -> bool:
         """Return whether there is an exact state at `lsn`."""
@@ -180,6 +193,8 @@ class History:
         return next((s for s in reversed(self.spans) if s.first <= lsn <= s.last), None)
 
     def _allowed(self, span: Span, lsn: int) -> bool:
+        if not self.thinned.allows(lsn):
+            return False
         return self._exact(span) or any(c.lsn == lsn and c.epoch == span.epoch for c in self.cuts)
 
     def _exact(self, span: Span) -> bool:
@@ -229,26 +244,37 @@ class History:
             return f"the sync of epoch {epoch.number} had not ended"
         if lsn > epoch.last_lsn:
             return f"it lies in a gap ({epoch.gap_reason})"
+        if not self.thinned.allows(lsn):
+            return "only kept cuts are left of that time"
         return "this tap is exact at cuts only"
 
     def before(self, lsn: int) -> int | None:
         """Return the newest recovery point before `lsn`."""
-        return max((p for p in self._edges(lsn) if p < lsn), default=None)
+        found = [self._newest(span, min(span.last, lsn - 1)) for span in self.spans]
+        return max((p for p in found if p is not None), default=None)
 
     def after(self, lsn: int) -> int | None:
         """Return the oldest recovery point after `lsn`."""
-        return min((p for p in self._edges(lsn) if p > lsn), default=None)
+        found = [self._oldest(span, max(span.first, lsn + 1)) for span in self.spans]
+        return min((p for p in found if p is not None), default=None)
 
-    def _edges(self, lsn: int) -> Iterable[int]:
-        for span in self.spans:
-            if self._exact(span):
-                yield from (
-                    p for p in (span.first, span.last, lsn - 1, lsn + 1) if span.first <= p <= span.last
-                )
-            else:
-                yield from (
-                    c.lsn for c in self.cuts if c.epoch == span.epoch and span.first <= c.lsn <= span.last
-                )
+    def _newest(self, span: Span, last: int) -> int | None:
+        """Return the newest point of a span up to `last`."""
+        if not self._exact(span):
+            return max((p for p in self._cut_points(span) if p <= last), default=None)
+        point = self.thinned.at_or_before(last)
+        return point if span.first <= point <= last else None
+
+    def _oldest(self, span: Span, first: int) -> int | None:
+        """Return the oldest point of a span from `first` on."""
+        if not self._exact(span):
+            return min((p for p in self._cut_points(span) if p >= first), default=None)
+        point = self.thinned.at_or_after(first)
+        return point if first <= point <= span.last else None
+
+    def _cut_points(self, span: Span) -> list[int]:
+        lsns = [c.lsn for c in self.cuts if c.epoch == span.epoch and span.first <= c.lsn <= span.last]
+        return [lsn for lsn in lsns if self.thinned.allows(lsn)]
 
     def latest(self) -> int | None:
         """Return the newest LSN that is a recovery point."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from journal.errors import BadContent
@@ -92,6 +92,16 @@ class GapNote:
 Parsed = EpochNote | SyncNote | CutNote | GapNote
 
 
+def checked_name(name: str) -> str:
+    """Return a name that may be shown. Raises BadContent."""
+    if not name or len(name) > MAX_NAME or not name.isprintable():
+        raise BadContent(
+            f"the name {name[:40]!r} is empty, too long or not printable",
+            hint=f"Use 1 to {MAX_NAME} printable characters.",
+        )
+    return name
+
+
 def parse(note: Mapping[str, Any]) -> Parsed | None:
     """Return a note with its fields checked, None when its kind is unknown. Raises BadContent."""
     make = _PARSERS.get(note.get("note")) if isinstance(note.get("note"), str) else None
@@ -175,3 +185,9 @@ def _gap(note: Mapping[str, Any]) -> GapNote:
 
 
 _PARSERS: dict[Any, Any] = {"epoch": _epoch, "sync": _sync, "cut": _cut, "gap": _gap}
+_NAMES = {EpochNote: "epoch", SyncNote: "sync", CutNote: "cut", GapNote: "gap"}
+
+
+def unparse(note: Parsed) -> dict[str, Any]:
+    """Return the map that a note was parsed from."""
+    return {"note": _NAMES[type(note)], **asdict(note)}

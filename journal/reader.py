@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -11,18 +11,20 @@ from typing import NamedTuple
 import numpy as np
 
 from journal import layout, metalog, table
-from journal.blockmap import BlockMap
 from journal.damage import segment_damage
 from journal.data import SegmentData
-from journal.errors import NoSuchDisk, NoSuchTimeline, NotRecoverable
+from journal.errors import DamagedJournal, NoSuchDisk, NoSuchTimeline, NotRecoverable
 from journal.history import Cut, Damage, Epoch, History
+from journal.map.blockmap import BlockMap
+from journal.map.resolve import Source, resolve
 from journal.metalog import Timeline
 from journal.notes import JournalDisk
-from journal.resolve import Source, resolve
 from journal.scan import Owner, PlacedNote, SegmentScan
+from journal.thinned import NetRange, Thinned
 from journal.times import Instant, Times
 
 _NO_END = (1 << 62) - 1
+_LOOKS = 1000
 
 
 class Part(NamedTuple):
@@ -57,9 +59,22 @@ class JournalReader:
     Raises NotAJournal, WrongFormat, DamagedJournal.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        identity: layout.Identity | None = None,
+        extra: Sequence[metalog.Meta] = (),
+        cached: bool = True,
+    ) -> None:
+        """For a rescue: `identity` stands for a lost JOURNAL, `extra` for records that meta.log lost.
+
+        Without `cached` no index is looked at: what the files themselves say counts.
+        """
         self.folder = Path(folder)
-        self.identity = layout.read_identity(self.folder)
+        self.identity = identity or layout.read_identity(self.folder)
+        self._extra = list(extra)
+        self._cached = cached
         self.name = self.identity.vm
         self.journal_id = str(self.identity.journal)
         self.meta = metalog.MetaLog([], 0, [])
@@ -75,6 +90,7 @@ class JournalReader:
         with self._lock:
             path = self.folder / layout.META_LOG
             self.meta = metalog.read(path) if path.exists() else metalog.MetaLog([], 0, [0])
+            self.meta = self.meta._replace(records=[*self.meta.records, *self._extra])
             self._timelines = {t.number: t for t in metalog.timelines(self.meta.records)}
             for number in self._timelines:
                 self._segments[number] = self._scanned(number, self._segments.get(number, []))
@@ -82,20 +98,24 @@ class JournalReader:
             self._lineages = {}
 
     def _scanned(self, timeline: int, known: list[SegmentData]) -> list[SegmentData]:
-        """Return the segments of a timeline, each scanned to its present end."""
+        """Return the files of a timeline, each scanned to its present end."""
         by_path = {data.scan.path: data for data in known}
-        owner = Owner(self.identity.journal.bytes, timeline)
-        found = []
-        for first_lsn, path in layout.segments(self.folder, timeline):
-            data = by_path.get(path)
-            if data is None or data.scan.unsettled or not data.scan.still_holds():
-                data = SegmentData(SegmentScan(path, first_lsn, owner))
+        for _ in range(_LOOKS):
             try:
-                data.scan.extend()
+                return [self._scan(file, timeline, by_path) for file in layout.files(self.folder, timeline)]
             except FileNotFoundError:
-                continue
-            found.append(data)
-        return found
+                continue  # retention has put a net segment in its place meanwhile
+        raise DamagedJournal(f"the files of timeline {timeline} in {self.folder} do not stay as they are")
+
+    def _scan(self, file: layout.StoredFile, timeline: int, known: dict[Path, SegmentData]) -> SegmentData:
+        data = known.get(file.path)
+        if data is None or data.scan.unsettled or data.scan.replaced() or not data.scan.still_holds():
+            owner = Owner(self.identity.journal.bytes, timeline)
+            data = known[file.path] = SegmentData(
+                SegmentScan(file.path, file.first_lsn, owner, file.next_lsn, cached=self._cached)
+            )
+        data.scan.extend()
+        return data
 
     def scans(self, timeline: int) -> list[SegmentScan]:
         """Return the scans of a timeline's own segments, oldest first."""
@@ -141,11 +161,13 @@ class JournalReader:
             damage += [d for d in self._damage(part.timeline) if d.first_lsn <= part.last_lsn]
             last = max([last, *(min(data.scan.following_lsn - 1, part.last_lsn) for data in datas)])
         taken = [len(source.data.scan.notes) for source in sources]
+        thinned = Thinned(net_range for source in sources if (net_range := _net_range(source)))
         empty = History([], last, damage)
         lineage = Lineage(parts, sources, taken, empty, Times(sources, empty))
         older = self._older.get(timeline)
         before = older if lineage.grew_from(older) else None
-        history = History(_new_notes(lineage, before), last, damage, before.history if before else None)
+        known = before.history if before else None
+        history = History(_new_notes(lineage, before), last, damage, known, thinned)
         return lineage._replace(history=history, times=Times(sources, history))
 
     def damage(self) -> list[Damage]:
@@ -166,15 +188,13 @@ class JournalReader:
         found = []
         for data in self._segments[timeline]:
             frames = data.scan.frames.array()
-            inside = (frames["first_lsn"] >= first_lsn) & (
-                frames["first_lsn"] + frames["records"] <= next_lsn
-            )
+            inside = (frames["first_lsn"] >= first_lsn) & (frames["next_lsn"] <= next_lsn)
             for index in np.flatnonzero(inside & (frames["data_bytes"] > 0)).tolist():
                 reason = data.damaged(index)
                 if reason:
                     row = frames[index]
                     first, epoch = int(row["first_lsn"]), int(row["epoch"])
-                    where = (first, first + int(row["records"]), data.scan.path, int(row["offset"]), reason)
+                    where = (first, int(row["next_lsn"]), data.scan.path, int(row["offset"]), reason)
                     found.append(Damage(timeline, *where, epoch, epoch, lost=False))
         return found
 
@@ -249,12 +269,29 @@ class JournalReader:
         Raises NotRecoverable for a point without an exact state, NoSuchDisk, NoSuchTimeline, DiskTooLarge.
         """
         with self._lock:
-            lineage = self.lineage(timeline)
-            epoch = lineage.history.require(lsn)
-            entry = _disk_of(epoch, disk)
-            blocks = resolve(lineage.sources, lineage.history.layers(epoch), lsn, entry.disk, entry.bytes)
-            self._refuse_damaged(lineage, blocks, lsn, timeline)
-            return blocks
+            for _ in range(_LOOKS):
+                try:
+                    return self._resolve(lsn, disk, timeline)
+                except DamagedJournal:
+                    if not self._is_replaced(timeline):
+                        raise
+                    self.refresh()  # retention has put a net segment in the place of files meanwhile
+            raise DamagedJournal(f"the files of timeline {timeline} in {self.folder} do not stay as they are")
+
+    def _resolve(self, lsn: int, disk: int | str, timeline: int) -> BlockMap:
+        lineage = self.lineage(timeline)
+        epoch = lineage.history.require(lsn)
+        entry = _disk_of(epoch, disk)
+        blocks = resolve(lineage.sources, lineage.history.layers(epoch), lsn, entry.disk, entry.bytes)
+        self._refuse_damaged(lineage, blocks, lsn, timeline)
+        return blocks
+
+    def _is_replaced(self, timeline: int) -> bool:
+        """Return whether a file of a lineage is gone, or is another by now."""
+        try:
+            return any(source.data.scan.replaced() for source in self.lineage(timeline).sources)
+        except FileNotFoundError:
+            return True
 
     def _refuse_damaged(self, lineage: Lineage, blocks: BlockMap, lsn: int, timeline: int) -> None:
         """Raise NotRecoverable when the map needs data that is known not to match its checksum."""
@@ -273,6 +310,15 @@ def _new_notes(lineage: Lineage, before: Lineage | None) -> Iterator[PlacedNote]
         for note in islice(source.data.scan.notes, known, count):
             if note.lsn <= source.last_lsn and note.epoch <= source.last_epoch:
                 yield note
+
+
+def _net_range(source: Source) -> NetRange | None:
+    """Return what of a source is thinned; None when it is no net segment."""
+    scan, limit = source.data.scan, source.last_lsn + 1
+    if not scan.is_net:
+        return None
+    ends = scan.intervals - 1
+    return NetRange(scan.first_lsn, min(scan.following_lsn, limit), ends[ends < limit])
 
 
 def _payload(source: Source, damage: Damage) -> tuple[int, int]:

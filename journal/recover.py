@@ -22,15 +22,18 @@ class Recovery(NamedTuple):
 
 def recover(folder: Path, timeline: int) -> Recovery:
     """Make the last segment of a timeline and the metadata log fit to go on with. The journal is locked."""
-    _cut_meta_log(folder / layout.META_LOG)
+    if (folder / layout.META_LOG).exists():
+        metalog.repair(folder)
     home = layout.timeline_folder(folder, timeline)
     for left in home.glob(f"*{NEW_SUFFIX}"):
         left.unlink()
-    segments = layout.segments(folder, timeline)
-    if not segments:
+    files = layout.files(folder, timeline)
+    if not files or files[-1].is_net:  # a net segment got its name when it was whole
         return Recovery(None, 0, [])
-    first_lsn, path = segments[-1]
-    scan = SegmentScan(path, first_lsn, Owner(layout.read_identity(folder).journal.bytes, timeline))
+    first_lsn, _, path, _ = files[-1]
+    scan = SegmentScan(
+        path, first_lsn, Owner(layout.read_identity(folder).journal.bytes, timeline), cached=False
+    )
     scan.extend()
     if scan.sealed:
         return Recovery(path, 0, [])
@@ -60,13 +63,3 @@ def _recover_tail(scan: SegmentScan) -> Recovery:
             os.fsync(file.fileno())
     ranges = [(int(frames[i]["first_lsn"]), int(frames[i]["records"]), bad[i]) for i in sorted(bad)]
     return Recovery(scan.path, cut, [(first, first + records, reason) for first, records, reason in ranges])
-
-
-def _cut_meta_log(path: Path) -> None:
-    if not path.exists():
-        return
-    end = metalog.read(path).end
-    if path.stat().st_size > end:
-        with open(path, "r+b") as file:
-            file.truncate(end)
-            os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Walking a segment: the heads of its frames become columns, notes, and named ranges of damage.
+"""Walking a segment or net segment: the heads of its frames become columns, notes, and named ranges of damage.
 
 Only heads are read, never payloads. A scan can be extended when the segment has grown.
 """
@@ -6,7 +6,7 @@ Only heads are read, never payloads. A scan can be extended when the segment has
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,26 +14,19 @@ import numpy as np
 import xxhash
 
 from journal import frame, layout, notes, table
-from journal.frame import BLOCK, HEADER_BYTES, SECTOR, FrameError, FrameHeader
-from lastwrite.errors import LastwriteError
+from journal.errors import DamagedJournal
+from journal.follow import Follow, NetFollow, SegmentFollow
+from journal.frame import BLOCK, HEADER_BYTES, SECTOR, FrameHeader
+from journal.heads import Found, Heads
+from journal.index.chunks import BadCache, Unit
+from journal.index.filenets import Columns, unit_of
+from journal.index.indexed import Indexed
+from journal.index.indexfile import IndexFile, IndexHeader, index_path, last_times
+from journal.index.lazy import JoinedColumn, LazyColumn
+from journal.placed import PlacedNote as PlacedNote
+from journal.table import FRAME
 
-FRAME = np.dtype(
-    [
-        ("offset", "<i8"),
-        ("data", "<i8"),
-        ("data_bytes", "<i8"),
-        ("first_lsn", "<i8"),
-        ("records", "<i8"),
-        ("row", "<i8"),
-        ("epoch", "<i8"),
-        ("kind", "<i8"),
-        ("base_time", "<u8"),
-        ("position", "<u8"),
-        ("payload_sum", "<u8"),
-        ("head_sum", "<u8"),
-    ]
-)
-_STEP = 1 << 20
+_MAX_TIME = (1 << 63) - 1
 FOREIGN = "the segment is another's: its header names another journal, timeline or first LSN"
 
 
@@ -42,14 +35,6 @@ class Owner(NamedTuple):
 
     journal: bytes
     timeline: int
-
-
-class PlacedNote(NamedTuple):
-    """A note, the LSN that it stands after, and the epoch of its frame."""
-
-    lsn: int
-    epoch: int
-    note: notes.Parsed
 
 
 class BadRange(NamedTuple):
@@ -64,34 +49,46 @@ class BadRange(NamedTuple):
     reason: str
 
 
-class _Found(NamedTuple):
-    header: FrameHeader
-    head: bytes
-    rows: table.Table
-    notes: list[notes.Parsed]
-
-
 class SegmentScan:
     """What the heads of one segment say. `end` is where the last correct frame ends (bytes).
 
-    With an `owner`, a segment whose header is readable and names another is damaged as a whole.
+    With a `next_lsn`, the LSN after its range, the file is a net segment. With an `owner`, a file whose
+    header is readable and names another is damaged as a whole. With `cached`, a right index stands for the heads.
     """
 
-    def __init__(self, path: Path, first_lsn: int, owner: Owner | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        first_lsn: int,
+        owner: Owner | None = None,
+        next_lsn: int | None = None,
+        *,
+        cached: bool = True,
+    ) -> None:
         self.path = path
+        self.read_path = path  # where the file can be read although it was deleted
+        self.inode = 0
         self._owner = owner
+        self.cached = cached
+        self._indexed: Indexed | None = None
+        self._unit: Unit | None = None
         self.first_lsn = first_lsn
-        self.header: layout.SegmentHeader | None = None
+        self.net_end = next_lsn
+        self.header: layout.SegmentHeader | layout.NetHeader | None = None
         self.footer: layout.Footer | None = None
-        self.next_lsn = first_lsn
-        self.epoch = 0
+        self._follow: Follow = (
+            SegmentFollow(first_lsn) if next_lsn is None else NetFollow(first_lsn, first_lsn, next_lsn)
+        )
         self.end = BLOCK
         self.limit = 0
-        self.frames = table.Column(FRAME)
+        self._frame_rows, self._record_rows = table.Column(FRAME), table.Column(table.RECORD)
+        self._place_rows = table.Column(np.int64)
+        self._notes: list[PlacedNote] = []
+        self.frames: Columns = self._frame_rows
+        self.rows: Columns = self._record_rows
+        self.places: Columns = self._place_rows
+        self.notes: Sequence[PlacedNote] = self._notes
         self.frame_count = self.record_count = 0
-        self.rows = table.Column(table.RECORD)
-        self.places = table.Column(np.int64)
-        self.notes: list[PlacedNote] = []
         self.bad: list[BadRange] = []
         self.tail_reason = ""
         self.suspect = False
@@ -102,11 +99,56 @@ class SegmentScan:
     @property
     def digest(self) -> bytes:
         """Digest of the header and the headers of the frames so far."""
-        return self._digest.digest()
+        if self._complete and self.footer is not None:
+            return self.footer.digest
+        return self.digest_state().digest()
+
+    @property
+    def is_net(self) -> bool:
+        """Whether the file is a net segment."""
+        return self.net_end is not None
+
+    @property
+    def next_lsn(self) -> int:
+        """The LSN after the last correct frame; after a bad tail of a net segment, the first that it may have held."""
+        return self._follow.safe_lsn if self.is_net and self.tail_reason else self._follow.next_lsn
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last correct frame, 0 when there is none."""
+        return self._follow.epoch
+
+    @property
+    def intervals(self) -> table.Int64s:
+        """The LSNs after the intervals of a net segment, ascending; empty for a segment."""
+        ends: table.Int64s = self.frames.array()["next_lsn"]
+        return np.unique(ends) if self.is_net else ends[:0]
+
+    @property
+    def _complete(self) -> bool:
+        """Whether an index stands for the whole file."""
+        return self._indexed is not None and self._indexed.complete
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing bad was found among the frames."""
+        return not self.bad and not self.suspect
+
+    @property
+    def last_times(self) -> dict[int, int]:
+        """The time (ns) of the newest record of each epoch that has records here."""
+        if self._indexed is None:
+            return last_times(self.frames.array())
+        newest = dict(self._indexed.index.last_times)
+        for epoch, time in last_times(self._frame_rows.array()).items():
+            newest[epoch] = max(time, newest.get(epoch, time))
+        return newest
 
     @property
     def following_lsn(self) -> int:
         """The LSN that comes after this segment, also when its last frames are damaged."""
+        if self.net_end is not None:
+            return self.net_end
         if self.footer:
             return max(self.next_lsn, self.footer.next_lsn)
         # More records than this cannot lie in the suspect bytes: their LSNs are never used again.
@@ -119,11 +161,13 @@ class SegmentScan:
         header = self.header
         if header is None or self._owner is None:
             return False
-        return (header.journal, header.timeline, header.first_lsn) != (*self._owner, self.first_lsn)
+        names = (header.journal, header.timeline, header.first_lsn)
+        other_end = isinstance(header, layout.NetHeader) and header.next_lsn != self.net_end
+        return names != (*self._owner, self.first_lsn) or other_end
 
     def digest_state(self) -> layout.Digest:
         """Return a copy of the running digest, for a writer that goes on."""
-        return self._digest.copy()
+        return self._digest.copy() if self._indexed is None else self._indexed.heads().digest_state()
 
     @property
     def sealed(self) -> bool:
@@ -135,22 +179,131 @@ class SegmentScan:
         """Whether damage was seen in a segment in use: what looked bad may have been a frame taken back."""
         return not self.sealed and bool(self.bad or self.suspect)
 
+    @property
+    def whole(self) -> bool:
+        """Whether the file is sealed, and its frames are all that its footer names."""
+        footer = self.footer
+        if footer is None or self.header is None or self.foreign or self.bad or self.tail_reason:
+            return False
+        counted = (self.frame_count, self.record_count, self.next_lsn, self.digest)
+        return counted == (footer.frames, footer.records, footer.next_lsn, footer.digest)
+
     def extend(self) -> None:
         """Take in what was added since the last time. Raises OSError."""
         if self.sealed:
+            self._lighten()
             return
-        with open(self.path, "rb", buffering=0) as file:
+        with open(self.read_path, "rb", buffering=0) as file:
             fd = file.fileno()
-            size = os.fstat(fd).st_size
+            status = os.fstat(fd)
+            size, self.inode = status.st_size, status.st_ino
+            self.footer = layout.footer_at(fd, size)
+            if self.cached and not self.limit:
+                if self.footer and self._take_index(self.footer):
+                    return
+                if not self.footer and not self.is_net:
+                    self._take_beginning(fd)
             if not self.limit:
                 self._read_header(fd)
             if self.foreign:
                 # Its frames may fit by their numbers: none is taken, and it is left as it is.
+                self.footer = None
                 self.limit, self.suspect, self.tail_reason = size, True, FOREIGN
                 return
-            self.footer = self._footer(fd, size)
             self.limit = self.footer.length if self.footer else size
-            self._walk(fd)
+            self._walk(Heads(fd, self.limit, self.footer))
+            if self.is_net and self._follow.next_lsn != self.net_end and not self.tail_reason:
+                self.tail_reason = "its last intervals are missing"
+            if self.is_net and not self.sealed:  # it got its name when it was whole: this is damage
+                self.suspect, self.tail_reason = True, self.tail_reason or "its footer is damaged"
+
+    def _take_index(self, footer: layout.Footer) -> bool:
+        """Take everything from the index, when it is right; return whether."""
+        index = self._own_index(footer)
+        if index is None or index.header.next_lsn != footer.next_lsn:
+            self.header = None
+            return False
+        self._take(index.header)
+        self._use(index)
+        return True
+
+    def _take_beginning(self, fd: int) -> None:
+        """Take the first frames of a segment in use from an index, when their last one is still there."""
+        index = self._own_index(None)
+        if index is None:
+            return
+        said = index.header
+        last = os.pread(fd, HEADER_BYTES, said.last_offset)[56:64]
+        if last != said.last_sum.to_bytes(8, "little") or os.pread(fd, len(said.head), 0) != said.head:
+            self.header = None
+            return
+        self._take(said)
+        self.notes = self._notes = list(index.notes)
+        self._indexed = first = Indexed(index, complete=False, walk=self._heads)
+        self.frames = JoinedColumn(LazyColumn(first.frames), self._frame_rows)
+        self.rows = JoinedColumn(LazyColumn(first.records), self._record_rows)
+        self.places = JoinedColumn(LazyColumn(first.places), self._place_rows)
+
+    def _own_index(self, footer: layout.Footer | None) -> IndexFile | None:
+        """Return the index when it is right and this file's; `header` is then what it says."""
+        index = _right_index(self.path, footer)
+        if index is not None and index.header.first_lsn == self.first_lsn:
+            self.header = self._unpacked(index.header.head)
+            if self.header is not None and not self.foreign:
+                return index
+        self.header = None
+        return None
+
+    def _take(self, said: IndexHeader) -> None:
+        self.end = self.limit = said.length
+        self.frame_count, self.record_count = said.frames, said.records
+        self.last_offset, self.last_head_sum = said.last_offset, said.last_sum
+        self._follow = SegmentFollow(said.next_lsn, said.epoch)
+        if self.net_end is not None:
+            self._follow = NetFollow(self.first_lsn, said.next_lsn, self.net_end, said.epoch)
+
+    def _use(self, index: IndexFile) -> None:
+        self._indexed = indexed = Indexed(index, complete=True, walk=self._heads)
+        self._unit, self.notes = None, index.notes
+        self.frames, self.rows = LazyColumn(indexed.frames), LazyColumn(indexed.records)
+        self.places = LazyColumn(indexed.places)
+        self._frame_rows = self._record_rows = self._place_rows = table.Column(FRAME)
+
+    def _lighten(self) -> None:
+        """Give up the columns in memory when an index has come to hold them."""
+        if self._complete or not self.cached or self.footer is None or self.bad or self.tail_reason:
+            return
+        index = _right_index(self.path, self.footer)
+        counted = (self.frame_count, self.record_count, len(self.notes))
+        if index and counted == (index.header.frames, index.header.records, len(index.notes)):
+            notes_kept = self.notes
+            self._use(index)
+            self.notes = notes_kept
+
+    def _heads(self) -> SegmentScan:
+        """Return a scan of the heads themselves. Raises DamagedJournal when the file cannot be read."""
+        walked = SegmentScan(self.read_path, self.first_lsn, self._owner, self.net_end, cached=False)
+        try:
+            walked.extend()
+        except OSError as error:
+            raise DamagedJournal(f"segment {self.path} cannot be read: {error.strerror}") from error
+        return walked
+
+    def unit(self) -> Unit:
+        """Return the nets of a whole sealed file; from its index they are read when they are asked for."""
+        known = self._indexed.unit() if self._indexed else self._unit
+        if known is None:
+            known = unit_of(self)
+            self._unit = None if self._complete else known
+        return known
+
+    def unit_from_heads(self) -> Unit:
+        """Return the nets of the whole file, when those of its index have turned out to be bad."""
+        return unit_of(self._indexed.heads() if self._indexed and self._indexed.complete else self)
+
+    def replaced(self) -> bool:
+        """Return whether another file has taken the place of the one that was scanned. Raises FileNotFoundError."""
+        return self.inode not in (0, self.path.stat().st_ino)
 
     def still_holds(self) -> bool:
         """Return whether the last frame seen is still there (a writer without space takes frames back)."""
@@ -163,24 +316,22 @@ class SegmentScan:
     def _read_header(self, fd: int) -> None:
         data = os.pread(fd, BLOCK, 0)
         self._digest.update(data)
-        self.header = layout.unpack_segment_header(data)
+        self.header = self._unpacked(data)
 
-    def _footer(self, fd: int, size: int) -> layout.Footer | None:
-        if size < 2 * BLOCK:
-            return None
-        footer = layout.unpack_footer(os.pread(fd, BLOCK, size - BLOCK))
-        return footer if footer and footer.length == size - BLOCK else None
+    def _unpacked(self, data: bytes) -> layout.SegmentHeader | layout.NetHeader | None:
+        return layout.unpack_net_header(data) if self.is_net else layout.unpack_segment_header(data)
 
-    def _walk(self, fd: int) -> None:
+    def _walk(self, heads: Heads) -> None:
         while self.end + BLOCK <= self.limit:
-            found = self._frame_at(fd, self.end, self.next_lsn, self.epoch)
+            found = heads.frame_at(self.end, self._follow)
             if isinstance(found, str):
-                place = self._resync(fd, self.end)
+                place = heads.goes_on(self.end, self._follow)
+                self.suspect = self.suspect or heads.suspect
                 if place is None:
                     self.tail_reason = found
                     return
-                following = self._frame_at(fd, place, self.next_lsn, self.epoch, place - self.end)
-                assert isinstance(following, _Found)
+                following = heads.frame_at(place, self._follow, place - self.end)
+                assert isinstance(following, Found)
                 self._add_bad(place, following, found)
                 found = following
             else:
@@ -188,110 +339,19 @@ class SegmentScan:
             self._add(place, found)
         self.tail_reason = "" if self.end == self.limit else "a frame is torn"
 
-    def _frame_at(self, fd: int, offset: int, due: int, epoch: int, skipped: int = 0) -> _Found | str:
-        """Return the frame at `offset`, or why there is none; `skipped` bytes before it were unreadable."""
-        head = os.pread(fd, BLOCK, offset)
-        try:
-            header = frame.parse_header(head)
-            if offset + header.frame_bytes > self.limit:
-                return f"the frame at LSN {header.first_lsn} is torn"
-            if header.head_bytes > BLOCK:
-                head += os.pread(fd, header.head_bytes - BLOCK, offset + BLOCK)
-            frame.verify(header, head)
-            rows = table.table_of(header, head)
-            reason = _misplaced(header, due, epoch, skipped) or table.problem(header, rows)
-            if reason:
-                return f"the frame at LSN {header.first_lsn} is wrong: {reason}"
-            parsed = [notes.parse(note) for note in frame.notes(header, head)] if header.notes_bytes else []
-        except LastwriteError as error:
-            return error.message
-        return _Found(header, head, rows, [note for note in parsed if note is not None])
-
-    def _resync(self, fd: int, bad: int) -> int | None:
-        """Return where the next correct frame begins after the bad bytes at `bad`, or None.
-
-        Data of a guest may itself hold frames. So one that was only found by looking is taken when an unbroken
-        chain leads from it to the footer; when there are frames but no such chain, the rest is `suspect`: nothing
-        of it is served, and nothing of it may be cut off.
-        """
-        by_length = self._after_bad_frame(fd, bad)
-        if by_length is not None or self._is_torn(fd, bad):
-            return by_length
-        broken: set[int] = set()
-        for place in self._magics(fd, bad + BLOCK):
-            found = self._whole(fd, place, bad) if place not in broken else None
-            if found is not None:
-                if self.footer and self._leads_to(self.footer, fd, place, found.header, broken):
-                    return place
-                self.suspect = True
-        return None
-
-    def _is_torn(self, fd: int, bad: int) -> bool:
-        """Return whether the head at `bad` is correct, and only its data reaches beyond the end."""
-        head = os.pread(fd, frame.MAX_HEAD_BYTES, bad)
-        try:
-            header = frame.parse_header(head)
-            frame.verify(header, head[: header.head_bytes])
-        except FrameError:
-            return False
-        return bad + header.frame_bytes > self.limit
-
-    def _magics(self, fd: int, place: int) -> Iterator[int]:
-        """Yield the aligned places from `place` on where a frame may begin."""
-        while place + BLOCK <= self.limit:
-            chunk = os.pread(fd, min(_STEP, self.limit - place) // BLOCK * BLOCK, place)
-            words = np.frombuffer(chunk, "<u4", len(chunk) // BLOCK * (BLOCK // 4))[:: BLOCK // 4]
-            for block in np.flatnonzero(words == int.from_bytes(frame.MAGIC, "little")).tolist():
-                yield place + block * BLOCK
-            place += max(len(chunk), BLOCK)
-
-    def _after_bad_frame(self, fd: int, bad: int) -> int | None:
-        """Return where the frame at `bad` ends by its own header, when a correct frame follows just there."""
-        try:
-            header = frame.parse_header(os.pread(fd, HEADER_BYTES, bad))
-        except FrameError:
-            return None
-        place = bad + header.frame_bytes
-        found = self._frame_at(fd, place, self.next_lsn, self.epoch, place - bad)
-        due = self.next_lsn + header.records
-        return place if isinstance(found, _Found) and found.header.first_lsn == due else None
-
-    def _whole(self, fd: int, place: int, bad: int) -> _Found | None:
-        """Return the frame at `place` when it fits after the bad bytes by its numbers, and its data matches."""
-        found = self._frame_at(fd, place, self.next_lsn, self.epoch, place - bad)
-        if isinstance(found, str):
-            return None
-        data = os.pread(fd, found.header.payload_bytes, place + found.header.head_bytes)
-        return found if xxhash.xxh3_64_intdigest(data) == found.header.payload_sum else None
-
-    def _leads_to(
-        self, footer: layout.Footer, fd: int, place: int, header: FrameHeader, broken: set[int]
-    ) -> bool:
-        """Return whether frames follow one another from `place` to the footer; else note their places as broken."""
-        chain = []
-        while place not in broken:
-            chain.append(place)
-            place += header.frame_bytes
-            if place == self.limit and header.next_lsn == footer.next_lsn:
-                return True
-            following = self._frame_at(fd, place, header.next_lsn, header.epoch)
-            if isinstance(following, str):
-                break
-            header = following.header
-        broken.update(chain)
-        return False
-
-    def _add_bad(self, place: int, following: _Found, reason: str) -> None:
-        begins = any(isinstance(note, notes.EpochNote) for note in following.notes)
-        high = following.header.epoch - 1 if begins else following.header.epoch
+    def _add_bad(self, place: int, following: Found, reason: str) -> None:
+        header, first = following.header, self._follow.safe_lsn
+        begins = any(isinstance(placed.note, notes.EpochNote) for placed in following.notes)
+        high = header.epoch - 1 if begins and not self.is_net else header.epoch
         low = min(self.epoch, high) if self.epoch else 0
-        bad = BadRange(self.end, place, self.next_lsn, following.header.first_lsn, low, high, reason)
-        self.bad.append(bad)
+        # The bad bytes may have been of the interval that what follows belongs to.
+        next_lsn = header.position if self.is_net else header.first_lsn
+        self.bad.append(BadRange(self.end, place, first, next_lsn, low, high, reason))
 
-    def _add(self, offset: int, found: _Found) -> None:
+    def _add(self, offset: int, found: Found) -> None:
         header = found.header
         data = offset + header.head_bytes
-        self.frames.add(
+        self._frame_rows.add(
             (
                 offset,
                 data,
@@ -305,25 +365,30 @@ class SegmentScan:
                 header.position,
                 header.payload_sum,
                 header.head_sum,
+                header.next_lsn,
+                _last_time(header, found.rows),
             )
         )
         if header.records:
             lengths = table.data_sectors(found.rows)
-            self.rows.extend(found.rows)
-            self.places.extend(np.cumsum(lengths) - lengths + data // SECTOR)
-        self.notes += [PlacedNote(header.next_lsn - 1, header.epoch, note) for note in found.notes]
+            self._record_rows.extend(found.rows)
+            self._place_rows.extend(np.cumsum(lengths) - lengths + data // SECTOR)
+        self._notes += found.notes
         self._digest.update(found.head[:HEADER_BYTES])
         self.frame_count += 1
         self.record_count += header.records
-        self.next_lsn, self.epoch = header.next_lsn, header.epoch
+        self._follow = self._follow.after(header)
         self.last_offset, self.last_head_sum = offset, header.head_sum
         self.end = offset + header.frame_bytes
 
 
-def _misplaced(header: FrameHeader, due: int, epoch: int, skipped: int) -> str | None:
-    # A record that was lost took at least 16 bytes, an epoch that was lost a frame.
-    if not 0 <= header.first_lsn - due <= skipped // frame.RECORD_BYTES:
-        return f"LSN {due} is due here"
-    if epoch and not 0 <= header.epoch - epoch <= 1 + skipped // BLOCK:
-        return f"epoch {epoch} or the next is due here, not {header.epoch}"
-    return None
+def _last_time(header: FrameHeader, rows: table.Table) -> int:
+    newest = header.base_time + (int(rows["how"].max()) >> 8) * 1000 if header.records else 0
+    return min(newest, _MAX_TIME)
+
+
+def _right_index(path: Path, footer: layout.Footer | None) -> IndexFile | None:
+    try:
+        return IndexFile(index_path(path), footer)
+    except (OSError, BadCache):
+        return None

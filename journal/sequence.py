@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from journal import frame, layout, notes, table
 from journal.errors import BadContent, BadSequence
@@ -36,6 +38,10 @@ class Sequence:
 
     def after(self, header: FrameHeader, head: Buffer) -> Sequence:
         """Return the state after a frame whose checksums hold. Raises BadSequence, BadContent, FrameError."""
+        if header.kind not in frame.FROM_TAPS:
+            raise BadContent(
+                f"the frame at LSN {header.first_lsn} has kind {header.kind}, which no tap sends"
+            )
         parsed = _notes(header, head)
         self._check_order(header, parsed)
         state = self
@@ -105,11 +111,9 @@ class Sequence:
             raise BadContent(f"the frame at LSN {header.first_lsn} is wrong: {reason}")
         if not header.records:
             return
-        ends = np.zeros(65536, np.uint64)
-        for disk in self.disks:
-            ends[disk.disk] = disk.bytes // SECTOR
-        last = (rows["place"] & table.SECTOR_MASK) + rows["sectors"].astype(np.uint64)
-        outside = np.flatnonzero(last > ends[rows["place"] >> table.SECTOR_BITS])
+        ends = _ends(self.disks)
+        last = (rows["place"] & table.SECTOR_MASK) + rows["sectors"]
+        outside = np.flatnonzero(last > ends[np.minimum(rows["place"] >> table.SECTOR_BITS, len(ends) - 1)])
         if len(outside):
             row = rows[outside[0]]
             where = f"disk {int(row['place']) >> 48}, sector {int(row['place']) & int(table.SECTOR_MASK)}"
@@ -140,6 +144,15 @@ class Sequence:
         return replace(
             self, next_cut=note.number + 1, last_cut=cut, valid=valid, valid_base=base, sync_cursor=cursor
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _ends(disks: tuple[JournalDisk, ...]) -> npt.NDArray[np.uint64]:
+    """Return the sectors of each disk at its number, and at the end 0: for every number that is not there."""
+    ends = np.zeros(max((disk.disk for disk in disks), default=-1) + 2, np.uint64)
+    for disk in disks:
+        ends[disk.disk] = disk.bytes // SECTOR
+    return ends
 
 
 def _notes(header: FrameHeader, head: Buffer) -> list[Parsed]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import bisect
 import errno
 import fcntl
+import itertools
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import xxhash
 
-from journal import layout
+from journal import direct, layout
+from journal.direct import BlockFile
 from journal.errors import JournalBusy, JournalFull, JournalWriteFailed
-from journal.frame import BLOCK, Buffer
+from journal.frame import BLOCK, HEADER_BYTES, Buffer, FrameHeader
 from journal.scan import SegmentScan
 from lastwrite.errors import LastwriteError
+from lastwrite.failpoints import is_armed, reach
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NEW_SUFFIX = ".new"
@@ -84,15 +89,26 @@ def lock(folder: Path) -> int:
     return fd
 
 
+def direct_io(folder: Path) -> bool:
+    """Return whether the segments of the journal in `folder` are written past the page cache (O_DIRECT).
+
+    Nothing is written. Raises OSError when the journal's files cannot be opened.
+    """
+    segments = [path for _, path in layout.segments(folder, layout.MAIN)]
+    return direct.is_possible(segments[-1] if segments else folder / layout.IDENTITY)
+
+
 class ActiveSegment:
     """The segment that frames are appended to. Lengths in bytes."""
 
-    def __init__(self, path: Path, first_lsn: int, fd: int, length: int, digest: layout.Digest) -> None:
+    def __init__(
+        self, path: Path, first_lsn: int, file: BlockFile, length: int, digest: layout.Digest
+    ) -> None:
         self.path = path
         self.first_lsn = first_lsn
         self.length = self.durable = length
         self.frames = self.records = 0
-        self._fd = fd
+        self._file = file
         self._digest = digest
         self._saved = (length, 0, 0, digest.copy())
 
@@ -110,16 +126,16 @@ class ActiveSegment:
             raise write_error(path, error) from error
         replace_file(path, header)
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            reach("segment-made")
+            file = BlockFile(path)
         except OSError as error:
             raise write_error(path, error) from error
-        return cls(path, first_lsn, fd, BLOCK, xxhash.xxh3_128(header))
+        return cls(path, first_lsn, file, BLOCK, xxhash.xxh3_128(header))
 
     @classmethod
     def reopen(cls, scan: SegmentScan) -> ActiveSegment:
         """Go on with a segment whose torn tail has been cut off; what it holds is made durable first."""
-        fd = os.open(scan.path, os.O_RDWR | os.O_CLOEXEC)
-        segment = cls(scan.path, scan.first_lsn, fd, scan.end, scan.digest_state())
+        segment = cls(scan.path, scan.first_lsn, BlockFile(scan.path), scan.end, scan.digest_state())
         segment.frames, segment.records = scan.frame_count, scan.record_count
         segment.sync()
         sync_folder(scan.path.parent)
@@ -130,31 +146,46 @@ class ActiveSegment:
         """Digest of the segment so far."""
         return self._digest.digest()
 
-    def append(self, head: Buffer, payload: Buffer, header_bytes: int, records: int) -> None:
-        """Write a frame at the end; not durable. On an error nothing of it stays.
+    @property
+    def direct(self) -> bool:
+        """Whether what is appended goes past the page cache."""
+        return self._file.direct
 
-        Raises JournalFull, JournalWriteFailed.
+    def append_all(self, frames: Sequence[tuple[FrameHeader, Buffer, Buffer]]) -> int:
+        """Write frames at the end, with as few calls as possible; not durable. Return how many stay, at least 1.
+
+        On an error those that are whole stay. Raises JournalFull, JournalWriteFailed when not even the first is.
         """
-        self._write([memoryview(head), memoryview(payload)])
-        self.length += len(head) + len(payload)
-        self._digest.update(memoryview(head)[:header_bytes])
-        self.frames += 1
-        self.records += records
+        if is_armed("append-half"):
+            frames = frames[:1]
+        ends = list(
+            itertools.accumulate((header.frame_bytes for header, _, _ in frames), initial=self.length)
+        )
+        place, error = self._put([memoryview(part) for _, *parts in frames for part in parts])
+        count = bisect.bisect_right(ends, place) - 1
+        if error is not None:
+            self._file.truncate(ends[count])
+            if not count:
+                raise write_error(self.path, error) from error
+        for header, head, _ in frames[:count]:
+            self._digest.update(memoryview(head)[:HEADER_BYTES])
+            self.records += header.records
+        self.frames += count
+        self.length = ends[count]
+        return count
 
-    def _write(self, buffers: list[memoryview]) -> None:
-        place = self.length
-        waiting = [buffer for buffer in buffers if len(buffer)]
-        try:
-            while waiting:
-                written = os.pwritev(self._fd, waiting, place)
-                place += written
-                while waiting and written >= len(waiting[0]):
-                    written -= len(waiting.pop(0))
-                if waiting:
-                    waiting[0] = waiting[0][written:]
-        except OSError as error:
-            os.ftruncate(self._fd, self.length)
-            raise write_error(self.path, error) from error
+    def _put(self, buffers: list[memoryview]) -> tuple[int, OSError | None]:
+        """Write at the end; return up to where it can stay, and the error that ended it early."""
+        place, error = self.length, None
+        if is_armed("append-half"):
+            half, buffers = _halves(buffers)
+            place, error = self._file.write([half], place)
+            error = error or _failure_at("append-half")
+        if error is None:
+            place, error = self._file.write(buffers, place)
+        if error is None and (error := _failure_at("append-written")):
+            place = self.length
+        return place, error
 
     def sync(self) -> None:
         """Make everything durable. On an error what was not durable before is taken back.
@@ -162,11 +193,12 @@ class ActiveSegment:
         Raises JournalFull, JournalWriteFailed.
         """
         try:
-            os.fdatasync(self._fd)
+            self._file.sync()
+            reach("sync-done")
         except OSError as error:
             self.length, self.frames, self.records, digest = self._saved
             self._digest = digest.copy()
-            os.ftruncate(self._fd, self.length)
+            self._file.truncate(self.length)
             raise write_error(self.path, error) from error
         self.durable = self.length
         self._saved = (self.length, self.frames, self.records, self._digest.copy())
@@ -175,17 +207,33 @@ class ActiveSegment:
         """Write the footer durably, close the file, return the digest. Everything must be durable before."""
         digest = self.digest
         footer = layout.Footer(self.frames, self.records, next_lsn, self.length, digest)
-        self._write([memoryview(layout.pack_footer(footer))])
+        _, error = self._file.write([memoryview(layout.pack_footer(footer))], self.length)
         try:
-            os.fdatasync(self._fd)
-        except OSError as error:
-            os.ftruncate(self._fd, self.length)
-            raise write_error(self.path, error) from error
+            if error is not None:
+                raise error
+            reach("footer-written")
+            self._file.sync()
+        except OSError as failure:
+            self._file.truncate(self.length)
+            raise write_error(self.path, failure) from failure
         self.close()
+        reach("seal-done")
         return digest
 
     def close(self) -> None:
         """Close the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
+
+
+def _halves(buffers: list[memoryview]) -> tuple[memoryview, list[memoryview]]:
+    data = memoryview(b"".join(buffers))
+    return data[: len(data) // 2], [data[len(data) // 2 :]]
+
+
+def _failure_at(point: str) -> OSError | None:
+    """Reach a fail point; return the error that a test wants there."""
+    try:
+        reach(point)
+    except OSError as error:
+        return error.with_traceback(None)
+    return None

@@ -12,6 +12,26 @@ from journal.frame import HEADER_BYTES, RECORD_BYTES, SECTOR, WRITE, ZERO, Buffe
 
 RECORD = np.dtype([("place", "<u8"), ("sectors", "<u4"), ("how", "<u4")])
 assert RECORD.itemsize == RECORD_BYTES
+FRAME = np.dtype(
+    [
+        ("offset", "<i8"),
+        ("data", "<i8"),
+        ("data_bytes", "<i8"),
+        ("first_lsn", "<i8"),
+        ("records", "<i8"),
+        ("row", "<i8"),
+        ("epoch", "<i8"),
+        ("kind", "<i8"),
+        ("base_time", "<u8"),
+        ("position", "<u8"),
+        ("payload_sum", "<u8"),
+        ("head_sum", "<u8"),
+        ("next_lsn", "<i8"),
+        ("last_time", "<i8"),
+    ]
+)
+"""What is kept of a frame: offset of its head and place of its payload in the file, first row in the record
+table; `next_lsn` the LSN after it (of a net frame: after its interval), `last_time` (ns) of its newest record, or 0."""
 SECTOR_BITS = np.uint64(48)
 SECTOR_MASK = np.uint64((1 << 48) - 1)
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from journal.clock import EpochClock
 from journal.errors import NotRecoverable
 from journal.history import Epoch, History
-from journal.resolve import Source
-from journal.table import Int64s, Table, spread
+from journal.map.resolve import Source
+from journal.recordtimes import EpochRecords, Reached
 
-_RECORD_REACH = 1000 << 24  # ns: no record is later than this after its frame's base_time
+THINNED = "only kept cuts are left of that time"
 
 
 class Instant(NamedTuple):
     """The LSN that a wall time means; `wall` (ns) is the time of that record.
 
     `covered` is false when the journal cannot know the state at the asked time: it is later than the newest
-    known time, before the first epoch, between two epochs, or after what is known before a gap. `reason` then
-    says which. `epoch` is the epoch that the time lies in (0: none), `mono` (ns) the time on its monotonic clock.
+    known time, before the first epoch, between two epochs, after what is known before a gap, or thinned away.
+    `reason` then says which. `epoch` is the epoch that the time lies in (0: none), `mono` (ns) the time on its
+    monotonic clock.
     """
 
     lsn: int
@@ -32,66 +32,31 @@ class Instant(NamedTuple):
     mono: int = 0
 
 
-class EpochTimes(NamedTuple):
-    """LSNs of an epoch's records and their monotonic times (ns, running maximum)."""
-
-    lsns: Int64s
-    monos: Int64s
-
-
 class Times:
     """Times of one lineage, computed per epoch when first asked for."""
 
     def __init__(self, sources: Sequence[Source], history: History) -> None:
         self._sources = sources
         self._history = history
-        self._epochs: dict[int, EpochTimes] = {}
+        self._records: dict[int, EpochRecords] = {}
         self._clocks: dict[int, EpochClock] = {}
 
-    def _times(self, epoch: Epoch) -> EpochTimes:
-        if epoch.number not in self._epochs:
-            self._epochs[epoch.number] = self._compute(epoch.number)
-        return self._epochs[epoch.number]
-
-    def _compute(self, number: int) -> EpochTimes:
-        lsns: list[Int64s] = [np.empty(0, np.int64)]
-        monos: list[Int64s] = [np.empty(0, np.int64)]
-        for source in self._sources:
-            frames = self._frames(source, number)
-            if len(frames):
-                lsns.append(spread(frames["first_lsn"], _count(source, frames)))
-                monos.append(_monos(source, frames))
-        return EpochTimes(np.concatenate(lsns), np.maximum.accumulate(np.concatenate(monos)))
-
-    def _frames(self, source: Source, number: int) -> Table:
-        frames = source.data.scan.frames.array()
-        counted = (frames["epoch"] == number) & (frames["first_lsn"] <= source.last_lsn)
-        found: Table = frames[counted & (frames["records"] > 0) & (frames["epoch"] <= source.last_epoch)]
-        return found
+    def _records_of(self, epoch: Epoch) -> EpochRecords:
+        if epoch.number not in self._records:
+            self._records[epoch.number] = EpochRecords(self._sources, epoch.number)
+        return self._records[epoch.number]
 
     def _clock(self, epoch: Epoch) -> EpochClock:
         if epoch.number not in self._clocks:
             self._clocks[epoch.number] = EpochClock(self._history.clocks[epoch.number])
         return self._clocks[epoch.number]
 
-    def _last_mono(self, epoch: Epoch) -> int | None:
-        """Return the newest time of an epoch's records; looks at the few that can have it only."""
-        latest: int | None = None
-        for source in self._sources:
-            frames = self._frames(source, epoch.number)
-            if not len(frames):
-                continue
-            bases = frames["base_time"].astype(np.int64)
-            monos = _monos(source, frames[bases >= bases.max() - _RECORD_REACH])
-            latest = max(int(monos.max()), latest or 0)
-        return latest
-
     def _end(self, epoch: Epoch) -> int:
         """Return the monotonic time up to which the state is known.
 
         Where a gap ends the epoch: its last record or cut. The gap's own note is later than what was lost.
         """
-        record = self._last_mono(epoch)
+        record = self._records_of(epoch).newest
         known = [epoch.mono] if record is None else [epoch.mono, record]
         if epoch.gap_reason is None:
             return max(*known, self._clock(epoch).last)
@@ -107,7 +72,7 @@ class Times:
         if not self._history.epochs:
             return None
         epoch = self._history.epochs[-1]
-        clock, record = self._clock(epoch), self._last_mono(epoch)
+        clock, record = self._clock(epoch), self._records_of(epoch).newest
         return clock.newest if record is None else max(clock.newest, clock.wall(record))
 
     def occurrences(self, wall: int) -> Iterator[Instant]:
@@ -144,34 +109,40 @@ class Times:
         return self._instant(epoch, self._end(epoch))._replace(covered=False, reason=reason)
 
     def _instant(self, epoch: Epoch, mono: int) -> Instant:
-        times, clock = self._times(epoch), self._clock(epoch)
-        count = int(np.searchsorted(times.monos, mono, "right"))
-        lsn = int(times.lsns[count - 1]) if count else epoch.begins
-        wall = clock.wall(int(times.monos[count - 1])) if count else epoch.wall
+        reached, clock = self._records_of(epoch).up_to(mono), self._clock(epoch)
+        lsn, wall = (reached.lsn, clock.wall(reached.mono)) if reached else (epoch.begins, epoch.wall)
         if epoch.order == "cycle":
             cuts = [c for c in self._history.cuts if c.epoch == epoch.number and c.mono <= mono]
+            cuts = [c for c in cuts if self._history.thinned.allows(c.lsn)]
             lsn, wall = (cuts[-1].lsn, cuts[-1].wall) if cuts else (epoch.begins, epoch.wall)
-        return Instant(lsn, wall, True, "", epoch.number, mono)
+        found = Instant(lsn, wall, True, "", epoch.number, mono)
+        return self._kept(found, epoch, reached) if self._history.thinned.ranges else found
+
+    def _kept(self, found: Instant, epoch: Epoch, reached: Reached | None) -> Instant:
+        """Return an instant, or the kept point before it where the state at that time was thinned away."""
+        first = reached.first_lsn if reached else epoch.begins + 1
+        if found.lsn > epoch.last_lsn or not self._history.thinned.allows(found.lsn):
+            before = self._history.before(min(first, found.lsn))
+            return found._replace(lsn=before or 0, covered=False, reason=THINNED)
+        thinned_next = reached.thinned_next if reached else not self._history.thinned.allows(found.lsn + 1)
+        if thinned_next and found.mono > self._marked(
+            epoch, found.lsn, reached.mono if reached else epoch.mono
+        ):
+            return found._replace(covered=False, reason=THINNED)
+        return found
+
+    def _marked(self, epoch: Epoch, lsn: int, mono: int) -> int:
+        """Return the last time at which the state after `lsn` is known to have been that of the source."""
+        cuts = self._history.cuts
+        low, high = (side(cuts, lsn, key=lambda cut: cut.lsn) for side in (bisect_left, bisect_right))
+        return max([mono, *(cut.mono for cut in cuts[low:high] if cut.epoch == epoch.number)])
 
     def record_time(self, lsn: int) -> int:
         """Return the wall time of a record (LSN 0: of the first epoch's note). Raises NotRecoverable."""
         epoch = next((e for e in reversed(self._history.epochs) if e.begins < lsn), None)
         if epoch is None and lsn == 0 and self._history.epochs:
             return self._history.epochs[0].wall
-        times = self._times(epoch) if epoch else None
-        index = int(np.searchsorted(times.lsns, lsn)) if times else 0
-        if epoch is None or times is None or index >= len(times.lsns) or times.lsns[index] != lsn:
+        mono = self._records_of(epoch).time_of(lsn) if epoch else None
+        if epoch is None or mono is None:
             raise NotRecoverable(f"there is no record with LSN {lsn}", before=None, after=None)
-        return self._clock(epoch).wall(int(times.monos[index]))
-
-
-def _count(source: Source, frames: Table) -> Int64s:
-    count: Int64s = np.minimum(frames["records"], source.last_lsn + 1 - frames["first_lsn"])
-    return count
-
-
-def _monos(source: Source, frames: Table) -> Int64s:
-    """Return the monotonic times (ns) of the records of some frames."""
-    count = _count(source, frames)
-    how = source.data.scan.rows.array()["how"][spread(frames["row"], count)]
-    return np.repeat(frames["base_time"].astype(np.int64), count) + (how >> 8).astype(np.int64) * 1000
+        return self._clock(epoch).wall(mono)

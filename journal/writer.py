@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from journal import layout, metalog
 from journal.errors import BadContent, JournalExists, JournalWriteFailed, NotRecoverable
-from journal.frame import HEADER_BYTES, Buffer, FrameHeader
-from journal.history import Cut
+from journal.frame import Buffer, FrameHeader
 from journal.metalog import Meta
-from journal.notes import MAX_NAME, JournalDisk
+from journal.notes import checked_name
+from journal.pins import require_standing
 from journal.reader import JournalReader
 from journal.recover import Recovery, recover
+from journal.sequence import Sequence as Sequenced
 from journal.sequence import sequence_of
-from journal.storage import FILE_MODE, ActiveSegment, lock, make_folder, replace_file, write_error
+from journal.space import Reserve, stop_below
+from journal.standing import Standing
+from journal.storage import ActiveSegment, lock, make_folder, replace_file, write_error
 from lastwrite.errors import LastwriteError
+from lastwrite.failpoints import reach
 
 SEGMENT_BYTES = 1 << 30
+SEGMENT_FRAMES = 4096
 
 
-class JournalWriter:
+class JournalWriter(Standing):
     """Appends to one timeline of a journal and holds its lock. One thread owns it.
 
     append() writes, commit() makes durable: only what commit() returned may be acknowledged.
     """
 
-    def __init__(self, folder: Path, timeline: int, segment_bytes: int, lock_fd: int) -> None:
+    def __init__(
+        self, folder: Path, timeline: int, segment_bytes: int, lock_fd: int, reserve_bytes: int = 0
+    ) -> None:
         """Use create() or open()."""
         self.folder = folder
         self.timeline = timeline
@@ -43,10 +52,13 @@ class JournalWriter:
         self._fence = next(
             (m.get("token") for m in reversed(reader.meta.records) if m["meta"] == "fence"), None
         )
-        self._meta_end = reader.meta.end
         if self._name_damage(reader):
             reader.refresh()
         self._state = self._durable = sequence_of(reader, timeline)
+        self._in_use = _hold_timeline(folder, timeline)
+        self._default_reserve = reserve_bytes
+        self._log_bytes, self._own_reserve = -1, reserve_bytes
+        self._reserve = Reserve(folder, self._present_reserve)
         self._previous = self._resume(reader)
 
     @classmethod
@@ -73,10 +85,16 @@ class JournalWriter:
 
     @classmethod
     def open(
-        cls, folder: Path | str, timeline: int = layout.MAIN, *, segment_bytes: int = SEGMENT_BYTES
+        cls,
+        folder: Path | str,
+        timeline: int = layout.MAIN,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        reserve_bytes: int = 0,
     ) -> Self:
         """Open a journal to go on with; a torn tail is cut off, damage is named in the metadata log.
 
+        Nothing is appended when less than `reserve_bytes` stay free; the journal's own promise may name another number.
         Raises NotAJournal, WrongFormat, JournalBusy, NoSuchTimeline, DamagedJournal, JournalFull.
         """
         folder = Path(folder)
@@ -86,7 +104,7 @@ class JournalWriter:
         except OSError as error:
             raise write_error(folder / layout.LOCK, error) from error
         try:
-            return cls(folder, timeline, segment_bytes, lock_fd)
+            return cls(folder, timeline, segment_bytes, lock_fd, reserve_bytes)
         except BaseException:
             os.close(lock_fd)
             raise
@@ -96,9 +114,11 @@ class JournalWriter:
         scans = reader.scans(self.timeline)
         if not scans:
             return layout.NO_DIGEST
+        if isinstance(scans[-1].header, layout.NetHeader):
+            return scans[-1].header.stands_for
         if scans[-1].footer:
             return scans[-1].footer.digest
-        if scans[-1].suspect:
+        if scans[-1].suspect or scans[-1].is_net:
             return scans[-1].digest
         self._active = ActiveSegment.reopen(scans[-1])
         return layout.NO_DIGEST
@@ -140,63 +160,10 @@ class JournalWriter:
         finally:
             if self._active:
                 self._active.close()
-            os.close(self._lock_fd)
-            self._lock_fd = -1
-
-    @property
-    def next_lsn(self) -> int:
-        """LSN that the next record must have."""
-        return self._state.next_lsn
-
-    @property
-    def next_cut(self) -> int:
-        """Number that the next cut must have."""
-        return self._state.next_cut
-
-    @property
-    def epoch(self) -> int:
-        """Number of the last epoch, 0 when there is none."""
-        return self._state.epoch
-
-    @property
-    def epoch_open(self) -> bool:
-        """Whether frames of that epoch may follow: no gap, nothing damaged that its points need."""
-        return self._state.epoch_open
-
-    @property
-    def generation(self) -> int | None:
-        """The tap's generation in the last epoch."""
-        return self._state.generation
-
-    @property
-    def position(self) -> int:
-        """The tap's resume position after the last frame."""
-        return self._state.position
-
-    @property
-    def valid(self) -> bool:
-        """Whether the last epoch's sync has ended."""
-        return self._state.valid
-
-    @property
-    def valid_base(self) -> bool:
-        """Whether a bitmap sync may follow: there is a valid epoch, and nothing that it needs is damaged."""
-        return self._state.valid_base
-
-    @property
-    def known_disks(self) -> dict[int, JournalDisk]:
-        """Every disk that the journal ever had, by the number that it must keep."""
-        return dict(self._state.known)
-
-    @property
-    def sync_cursor(self) -> dict[str, int] | None:
-        """{disk, sector} before which everything of the running sync was sent, None at its beginning."""
-        return dict(self._state.sync_cursor) if self._state.sync_cursor else None
-
-    @property
-    def last_cut(self) -> Cut | None:
-        """The newest cut."""
-        return self._state.last_cut
+            for fd in (self._in_use, self._lock_fd):
+                if fd >= 0:
+                    os.close(fd)
+            self._in_use = self._lock_fd = -1
 
     @property
     def fence(self) -> str | None:
@@ -204,29 +171,64 @@ class JournalWriter:
         return self._fence
 
     def append(self, header: FrameHeader, head: Buffer, payload: Buffer) -> None:
-        """Write a frame whose checksums the caller has compared. Not durable before commit().
+        """Write one frame: see append_all."""
+        self.append_all([(header, head, payload)])
 
-        Raises BadSequence or BadContent for a frame that may not follow (nothing is written), JournalFull
-        when there is no space, JournalWriteFailed. Nothing of the frame stays then; next_lsn and position say
-        where to go on (frames before it may have been taken back, when they could not be made durable).
+    def append_all(self, frames: Sequence[tuple[FrameHeader, Buffer, Buffer]]) -> int:
+        """Write as many of some frames as may follow and go into one segment; return how many (at least 1).
+
+        The caller has compared their checksums. Not durable before commit(). Raises BadSequence or BadContent when
+        the first may not follow (nothing is written), JournalFull when there is no space for it, JournalWriteFailed.
+        Nothing of it stays then; next_lsn and position say where to go on (frames before it may have been taken
+        back, when they could not be made durable).
         """
         self._require_whole()
-        if len(head) != header.head_bytes or len(payload) != header.payload_bytes:
-            raise BadContent(f"the frame at LSN {header.first_lsn} is not as long as its header says")
-        state = self._state.after(header, head)
+        states = self._states(frames)
         try:
-            active = self._room_for(header.frame_bytes)
-            active.append(head, payload, HEADER_BYTES, header.records)
+            self._reserve.require(sum(header.frame_bytes for header, _, _ in frames[: len(states)]))
+            active = self._room_for(frames[0][0].frame_bytes)
+            written = active.append_all(frames[: self._fitting(active, frames[: len(states)])])
         except LastwriteError:
             raise
         except OSError as error:
             raise self._break(error) from error
-        self._state = state
+        self._state = states[written - 1]
+        return written
+
+    def _states(self, frames: Sequence[tuple[FrameHeader, Buffer, Buffer]]) -> list[Sequenced]:
+        """Return the state after each frame, up to the first that may not follow; raises when that is the first."""
+        states: list[Sequenced] = []
+        state = self._state
+        for header, head, payload in frames:
+            try:
+                if len(head) != header.head_bytes or len(payload) != header.payload_bytes:
+                    lsn = header.first_lsn
+                    raise BadContent(f"the frame at LSN {lsn} is not as long as its header says")
+                state = state.after(header, head)
+            except LastwriteError:
+                if not states:
+                    raise
+                break
+            states.append(state)
+        return states
+
+    def _fitting(self, active: ActiveSegment, frames: Sequence[tuple[FrameHeader, Buffer, Buffer]]) -> int:
+        """Return how many of some frames go into the segment, at least the first."""
+        length, count, records = active.length, active.frames, active.records
+        for index, (header, _, _) in enumerate(frames):
+            if index and self._is_full(length + header.frame_bytes, count, records):
+                return index
+            length, count = length + header.frame_bytes, count + 1
+            records += header.records
+        return len(frames)
+
+    def _is_full(self, length: int, frames: int, records: int) -> bool:
+        return records > 0 and (length > self.segment_bytes or frames >= SEGMENT_FRAMES)
 
     def _room_for(self, frame_bytes: int) -> ActiveSegment:
         """Return the segment for the next frame, sealing the last one when it is full."""
         active = self._active
-        if active and active.records and active.length + frame_bytes > self.segment_bytes:
+        if active and self._is_full(active.length + frame_bytes, active.frames, active.records):
             self.commit()
             self._previous = active.seal(self._state.next_lsn)
             self._active = active = None
@@ -252,6 +254,15 @@ class JournalWriter:
                 raise self._break(error) from error
         self._durable = self._state
         return self._state.next_lsn, self._state.position
+
+    def _present_reserve(self) -> int:
+        """Return the bytes to leave free: the last promise in the log may have changed them."""
+        path = self.folder / layout.META_LOG
+        size = path.stat().st_size if path.exists() else 0
+        if size != self._log_bytes:
+            records = metalog.read(path).records if size else []
+            self._log_bytes, self._own_reserve = size, stop_below(records, self._default_reserve)
+        return self._own_reserve
 
     def _require_whole(self) -> None:
         if self._broken or self._lock_fd < 0:
@@ -281,7 +292,8 @@ class JournalWriter:
                 "lsn": lsn,
                 "name": name,
                 "created": time.time_ns(),
-            }
+            },
+            lambda records: require_standing(self.folder, records, self.timeline, lsn),
         )
 
     def fork(self, lsn: int, name: str) -> int:
@@ -293,11 +305,12 @@ class JournalWriter:
         self.commit()
         reader = JournalReader(self.folder)
         epoch = reader.point(lsn, self.timeline).number
-        number = max(t.number for t in reader.timelines()) + 1
+        number = metalog.next_timeline(reader.meta.records)
         try:
             make_folder(layout.timeline_folder(self.folder, number))
         except OSError as error:
             raise write_error(self.folder, error) from error
+        reach("fork-folder")
         self._log(
             {
                 "meta": "timeline",
@@ -307,25 +320,25 @@ class JournalWriter:
                 "fork_lsn": lsn,
                 "epoch": epoch,
                 "created": time.time_ns(),
-            }
+            },
+            lambda records: require_standing(self.folder, records, self.timeline, lsn),
         )
         return number
 
-    def _log(self, meta: Meta) -> None:
+    def _log(self, meta: Meta, check: metalog.Check | None = None) -> None:
         """Append a record to the metadata log, durably; on an error the log is as it was."""
         self._require_whole()
-        path = self.folder / layout.META_LOG
-        record = metalog.encode(meta)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        try:
-            _write_all(fd, record, self._meta_end)
-            os.fdatasync(fd)
-        except OSError as error:
-            os.ftruncate(fd, self._meta_end)
-            raise write_error(path, error) from error
-        finally:
-            os.close(fd)
-        self._meta_end += len(record)
+        metalog.append(self.folder, meta, check)
+
+
+def _hold_timeline(folder: Path, timeline: int) -> int:
+    """Return a descriptor that keeps others from giving up the timeline; -1 before its first segment."""
+    home = layout.timeline_folder(folder, timeline)
+    if not home.is_dir():
+        return -1
+    fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    return fd
 
 
 def _require_empty(folder: Path) -> None:
@@ -340,19 +353,3 @@ def _require_empty(folder: Path) -> None:
             f"{folder} holds what is left of a journal: its file {layout.IDENTITY} is missing",
             hint=f"Put {layout.IDENTITY} back from a copy of the journal, or choose an empty folder.",
         )
-
-
-def _write_all(fd: int, data: bytes, place: int) -> None:
-    while data:
-        written = os.pwrite(fd, data, place)
-        data, place = data[written:], place + written
-
-
-def checked_name(name: str) -> str:
-    """Return a name that may be shown. Raises BadContent."""
-    if not name or len(name) > MAX_NAME or not name.isprintable():
-        raise BadContent(
-            f"the name {name[:40]!r} is empty, too long or not printable",
-            hint=f"Use 1 to {MAX_NAME} printable characters.",
-        )
-    return name

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from lastwrite.address import parse_address
+from lastwrite.durations import parse_duration, parse_share
 from lastwrite.errors import UsageError
 from lastwrite.logs import HIDDEN, SECRET_WORDS
 
@@ -136,6 +137,53 @@ class NbdSettings(_Listener):
     )
 
 
+def _duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+def _share(text: str) -> str:
+    parse_share(text, 0)
+    return text
+
+
+def _tiers(text: str) -> str:
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        step, colon, reach = part.partition(":")
+        if not colon or not parse_duration(step) or not parse_duration(reach):
+            raise ValueError(f"{part!r} is no tier: write STEP:AGE, such as 1h:30d")
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+
+
+class RetentionSettings(_Section):
+    """Which history is promised where a journal has no promise of its own (docs/retention.md)."""
+
+    every_write: Duration = Field(
+        default="1d", description="Every write is a recovery point up to this age, such as `36h`."
+    )
+    tiers: Annotated[str, AfterValidator(_tiers)] = Field(
+        default="1m:3d, 1h:30d, 1d:1y",
+        description="Then one cut in each STEP is kept up to an AGE: `STEP:AGE, ...`, both growing.",
+    )
+    floor: Duration = Field(
+        default="1d", description="History of this age is never given up for want of space."
+    )
+    when_full: str = Field(
+        default="thin", pattern="^(thin|stop)$",
+        description="When space runs short: `thin` (give up the oldest history, down to the floor) or `stop`.",
+    )  # fmt: skip
+    reserve: Annotated[str, AfterValidator(_share)] = Field(
+        default="5%",
+        description="What stays free of the journals' file system: a share, at most 20 GiB, or a size.",
+    )
+    every_minutes: Annotated[int, BeforeValidator(_no_truth_value)] = Field(
+        default=10, ge=1, le=1440, description="Minutes between two looks at every journal."
+    )
+
+
 class LogSettings(_Section):
     """How the processes of the server write their logs."""
 
@@ -158,6 +206,7 @@ class Settings(BaseSettings):
     appliance: ApplianceSettings = Field(default_factory=ApplianceSettings)
     tap: TapSettings = Field(default_factory=TapSettings)
     nbd: NbdSettings = Field(default_factory=NbdSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @classmethod

@@ -7,13 +7,11 @@ name. Nothing is ever overwritten. The layout of a qcow2 file is `recovery.qcow2
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from lastwrite.wholefile import whole_file
 from recovery import qcow2
 from recovery.errors import ImageExists, ImageNotWritten, UnknownImageFormat
 from recovery.view import Readable
@@ -23,8 +21,6 @@ Progress = Callable[[int, int], None]
 
 STEP_BYTES = 4 << 20
 MAX_VECTOR = 1024  # IOV_MAX of Linux
-_NOT_OFFERED = {errno.EOPNOTSUPP, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.EPERM, errno.ENOENT}
-_AT_FDCWD, _RENAME_NOREPLACE = -100, 1
 SUFFIXES = {".raw": "raw", ".img": "raw", ".qcow2": "qcow2"}
 
 
@@ -127,59 +123,11 @@ def _write_rest(file: int, data: bytes, offset: int) -> None:
 
 @contextlib.contextmanager
 def _new_file(path: Path) -> Iterator[int]:
-    """Give a file to write; put it under its name, durably, when the block ends well, else remove it."""
-    if path.exists() or path.is_symlink():
-        raise ImageExists(f"{path} exists already")
+    """Give a file to write that gets its name when the block ends well. Raises ImageExists, ImageNotWritten."""
     try:
-        file, temporary = _nameless(path.parent)
-    except OSError as error:
-        raise ImageNotWritten(f"{path}: {error.strerror}") from error
-    try:
-        yield file
-        os.fdatasync(file)
-        _publish(file, temporary, path)
+        with whole_file(path) as file:
+            yield file
     except FileExistsError as error:
         raise ImageExists(f"{path} exists already") from error
     except OSError as error:
         raise ImageNotWritten(f"{path}: {error.strerror or error}") from error
-    finally:
-        os.close(file)
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _nameless(folder: Path) -> tuple[int, str | None]:
-    """Return a new file to write, and its temporary name: None where the file system can do without.
-
-    A file without a name is gone when its process is killed; one with a name is left behind.
-    """
-    try:
-        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), None
-    except OSError as error:
-        if error.errno not in _NOT_OFFERED:
-            raise
-    return tempfile.mkstemp(prefix=".lastwrite.", suffix=".partial", dir=folder)
-
-
-def _publish(file: int, temporary: str | None, path: Path) -> None:
-    """Give the file its name, durably, unless something has that name by now."""
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # link, unlike rename, never replaces a file; a descriptor of the folder makes Python follow /proc's link.
-        os.link(temporary or f"/proc/self/fd/{file}", path.name, dst_dir_fd=folder)
-    except OSError as error:
-        if not temporary or error.errno not in _NOT_OFFERED:
-            raise
-        _rename_new(temporary, path)  # such as FAT, which has no links
-    finally:
-        os.fsync(folder)
-        os.close(folder)
-
-
-def _rename_new(temporary: str, path: Path) -> None:
-    """Rename a file unless something has that name. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    names = (os.fsencode(temporary), os.fsencode(path))
-    if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(path))

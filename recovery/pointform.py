@@ -6,25 +6,19 @@ every command, the API and the NBD export names through `recovery.points`.
 
 from __future__ import annotations
 
-import calendar
 import enum
 import re
-import time
 from dataclasses import dataclass
-from datetime import datetime
 
+from lastwrite import instant
+from lastwrite.instant import SECOND, format_time, looks_like_time
 from recovery.errors import BadExport, BadPoint
 
-SECOND = 10**9
+__all__ = ["Form", "Point", "format_time", "parse", "parse_time", "split_export", "split_target"]
+
 UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": 86400 * SECOND}
 MAX_POINT_CHARS = 512
 
-_TIME = re.compile(
-    r"(?P<date>\d{4}-\d\d-\d\d)[Tt ](?P<clock>\d\d:\d\d(:\d\d)?)([.,](?P<fraction>\d{1,9}))?"
-    r" ?(?P<zone>[Zz]|[+-]\d\d(:?\d\d)?)?",
-    re.ASCII,
-)
-_LOOKS_LIKE_TIME = re.compile(r"\d{4}-\d\d", re.ASCII)
 _AGO = re.compile(r"-(\d{1,9})([smhd])", re.ASCII)
 _NUMBER = re.compile(r"\d{1,19}", re.ASCII)
 _PREFIX = re.compile(r"[a-z]+:")
@@ -73,7 +67,7 @@ def parse(text: str) -> Point:
         return _numbered(text)
     if text.startswith("-"):
         return _ago(text)
-    if _LOOKS_LIKE_TIME.match(text):
+    if looks_like_time(text):
         return Point(text, Form.TIME, parse_time(text))
     if _PREFIX.match(text) or text == "latest-proven":
         raise BadPoint(f"{text!r} is no form of a point that this version knows")
@@ -96,25 +90,10 @@ def _ago(text: str) -> Point:
 
 def parse_time(text: str) -> int:
     """Return ns since 1970 of an ISO time; UTC when it names no zone. Raises BadPoint."""
-    found = _TIME.fullmatch(text)
-    if not found:
-        raise BadPoint(f"{text!r}: a time is written 2026-11-22T10:00:05, with Z or +01:00 for its zone")
-    zone = found["zone"] or "Z"
     try:
-        moment = datetime.fromisoformat(f"{found['date']}T{found['clock']}{zone.upper()}")
-        utc = moment.utctimetuple()
-    except (ValueError, OverflowError) as error:  # in UTC it may lie outside the years that there are
-        raise BadPoint(f"{text!r} is no time: {error}") from error
-    if utc.tm_year < 1970:
-        raise BadPoint(f"{text!r} is before 1970")
-    return calendar.timegm(utc) * SECOND + int((found["fraction"] or "0").ljust(9, "0"))
-
-
-def format_time(wall_ns: int) -> str:
-    """Return the ISO time (UTC) of ns since 1970, no digit lost: parse_time gives the same number back."""
-    seconds, fraction = divmod(wall_ns, SECOND)
-    digits = f".{fraction:09d}".rstrip("0") if fraction else ""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + digits + "Z"
+        return instant.parse_time(text)
+    except ValueError as error:
+        raise BadPoint(str(error)) from error
 
 
 def split_target(text: str) -> tuple[str, Point]:

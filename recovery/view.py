@@ -1,6 +1,6 @@
 """A view: one disk at one recovery point, readable with no copying.
 
-Owns the choice of the disk; what a block holds is the journal's business (`journal.resolve`).
+Owns the choice of the disk; what a block holds is the journal's business (`journal.map`).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from journal.pins import Hold
 from lastwrite.names import nearest_hint
 from recovery.errors import DiskNotFound
 from recovery.points import RecoveryPoint
@@ -44,6 +45,9 @@ class View:
         """
         self.point = point
         self.disk = find_disk(reader, point, disk)
+        self._hold = Hold(
+            reader.folder, point.timeline, point.lsn
+        )  # retention keeps it as long as this lives
         self._map = reader.resolve(point.lsn, self.disk.disk, point.timeline)
 
     @property

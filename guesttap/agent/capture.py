@@ -173,6 +173,8 @@ class Capture:
             self._known.lose("the agent was started anew")
         elif not self._known.base or welcome["next_lsn"] < self._acked_lsn:
             self._known.lose("the journal does not hold what was sent before")
+        elif self.epoch.valid and not welcome.get("valid", True):
+            self._known.lose("the journal does not hold the end of the sync")
         self.pump.go_to(self.tap.consumer_position)
         self._acked = self._broken_at = self.tap.consumer_position
         self._store.remember(broken=True)

@@ -10,9 +10,10 @@ import time
 from typing import Any, Callable, Mapping
 
 from guesttap.agent.clock import Moment
-from journal.frame import CAPTURED, Buffer, FrameBuilder, Note
+from journal.frame import BLOCK, CAPTURED, Buffer, FrameBuilder, Note
 
-FRAME_BYTES = 1 << 20
+FRAME_BYTES = 252 * BLOCK
+"""Of payload: as many 4 KiB writes as one block of head has room for; one more would take a second block."""
 FRAME_NS = 100_000_000
 
 

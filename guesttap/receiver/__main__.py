@@ -15,6 +15,7 @@ from guesttap.authority import Authority
 from guesttap.receiver.local import LocalServer
 from guesttap.receiver.registry import Registry
 from guesttap.receiver.server import TapServer
+from journal.retention.defaults import stop_bytes
 from lastwrite import logs
 from lastwrite.address import parse_address
 from lastwrite.catalog import Catalog
@@ -46,7 +47,7 @@ def _serve(settings: Settings) -> None:
         signal.signal(number, lambda *_: stop.set())
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     catalog = Catalog(settings.catalog_url)
-    registry = Registry(catalog)
+    registry = Registry(catalog, lambda folder: stop_bytes(settings.retention, folder))
     server = TapServer(parse_address(settings.tap.listen), Authority(settings.pki_dir), registry)
     local = LocalServer(settings.ingest_socket, registry)
     local.start()

@@ -13,7 +13,7 @@ from guesttap.receiver.buffers import BufferPool
 from guesttap.receiver.decide import Decision, Standing, decide, disks_of, fence_offered, welcome
 from guesttap.receiver.errors import NotEnrolledError
 from guesttap.receiver.hello import Hello, parse_hello, word
-from guesttap.receiver.registry import Registry, new_fence, open_journal
+from guesttap.receiver.registry import Registry, new_fence
 from guesttap.receiver.session import Session
 from journal.reader import JournalReader
 from journal.writer import JournalWriter
@@ -57,7 +57,7 @@ def admit(
             _dormant(registry, row, refused, channel)
             return None
         registry.end_session(row.id, "the tap has connected again")
-        journal = open_journal(row)
+        journal = registry.open_journal(row)
         try:
             return _begin(registry, row, hello, journal, channel, pool)
         except BaseException:

@@ -18,6 +18,7 @@ from guesttap.receiver.buffers import BufferPool
 from guesttap.receiver.errors import NotEnrolledError
 from guesttap.receiver.registry import Registry
 from guesttap.receiver.session import error_message
+from guesttap.receiver.tls import TlsSocket
 from lastwrite.errors import LastwriteError
 from lastwrite.ids import is_id
 
@@ -49,23 +50,17 @@ class Connection:
     def run(self) -> None:
         """Serve until the end; the socket is closed then, and no exception leaves."""
         try:
-            self._sock.settimeout(HANDSHAKE_SECONDS)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            secured = self._context.wrap_socket(self._sock, server_side=True, do_handshake_on_connect=False)
+            secured = TlsSocket(self._sock, self._context)
+            secured.do_handshake(HANDSHAKE_SECONDS)
         except (OSError, ValueError) as error:
             self._sock.close()
             log.info("connection ended in its handshake", reason=str(error))
             return
-        try:
-            secured.do_handshake()
-        except (OSError, ValueError) as error:
-            secured.close()
-            log.info("connection ended in its handshake", reason=str(error))
-            return
         self._serve(secured)
 
-    def _serve(self, secured: ssl.SSLSocket) -> None:
+    def _serve(self, secured: TlsSocket) -> None:
         vm_id = _common_name(secured)
         channel = Channel(secured, self._pool.take, allow_frames=False, message_limit=FIRST_MESSAGE_BYTES)
         try:
@@ -80,6 +75,8 @@ class Connection:
         except OSError as error:
             log.error("connection failed", vm=vm_id, reason=str(error))
             channel.close()
+        finally:
+            self._pool.close()
 
     def _first_message(self, channel: Channel, vm_id: str | None) -> None:
         message = _await_message(channel)
@@ -112,7 +109,7 @@ def _await_message(channel: Channel) -> Message:
     raise ProtocolError(f"no message came within {FIRST_MESSAGE_SECONDS:g} s")
 
 
-def _common_name(secured: ssl.SSLSocket) -> str | None:
+def _common_name(secured: TlsSocket) -> str | None:
     """Return the common name of the peer's certificate, which TLS has checked; None when it showed none."""
     certificate = secured.getpeercert()
     if not certificate:

@@ -103,7 +103,8 @@ def _obstacle(hello: Hello, standing: Standing) -> tuple[str, bool]:
     if not hello.whole:
         return "the tap lost writes since", True
     if not hello.resume <= standing.position <= hello.head:
-        return "the ring no longer reaches back to what is durable", True
+        # The tap has kept all that was not acknowledged: so what was is not here any more, or the tap was set back.
+        return "the journal does not stand where it told the tap that it does", False
     return "", True
 
 
@@ -132,6 +133,7 @@ def welcome(
         "epoch": decision.epoch,
         "next_lsn": standing.next_lsn,
         "next_cut": standing.next_cut,
+        "valid": standing.valid,
         "position": standing.position if resume else 0,
         "syncing": not (resume and standing.valid),
         "cursor": standing.cursor if resume and not standing.valid else None,

@@ -24,7 +24,7 @@ from journal.errors import JournalFull
 from journal.writer import JournalWriter
 from lastwrite.errors import LastwriteError, RefusedError, UnavailableError
 
-QUEUE_BYTES = 32 << 20
+QUEUE_BYTES = 16 << 20
 RETRY_SECONDS = 1.0
 
 log = structlog.get_logger()
@@ -171,13 +171,14 @@ class JournalThread(threading.Thread):
 
     def _write(self, batch: list[Entry]) -> None:
         """Append what there is space for, commit, and acknowledge what the journal then holds."""
-        marks = [_mark(self._journal)]
+        frames = [entry.frame for entry in batch]
+        marks = [(0, _mark(self._journal))]
         full: JournalFull | None = None
         try:
-            for entry in batch:
+            while (done := marks[-1][0]) < len(frames):
                 self._settle_fence()
-                self._journal.append(*entry.frame)
-                marks.append(_mark(self._journal))
+                done += self._journal.append_all(frames[done:])
+                marks.append((done, _mark(self._journal)))
         except JournalFull as error:
             full = error
         try:
@@ -186,7 +187,7 @@ class JournalThread(threading.Thread):
             full = error
         # What found no space was taken back by the journal: where it stands says which frames it kept.
         stands = _mark(self._journal)
-        kept = max(index for index, mark in enumerate(marks) if mark == stands)
+        kept = max(count for count, mark in marks if mark == stands)
         if kept:
             self._acknowledge(batch[:kept])
         self._note_space(full)
@@ -199,12 +200,14 @@ class JournalThread(threading.Thread):
 
     def _acknowledge(self, written: list[Entry]) -> None:
         contents = [entry.contents for entry in written]
-        self._on_durable(Durable(self._journal.next_lsn, self._journal.position, contents))
         with self._changed:
             for entry in written:
                 self._queue.popleft()
                 self.queued_bytes -= entry.frame.header.frame_bytes
                 self._pool.give_back(entry.frame.head)
+        # After that: it wakes the channel, which looks whether there is room.
+        self._on_durable(Durable(self._journal.next_lsn, self._journal.position, contents))
+        with self._changed:
             self._done += len(written)
             self._changed.notify_all()
 

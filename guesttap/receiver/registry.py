@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,8 +33,10 @@ log = structlog.get_logger()
 class Registry:
     """The sessions and statuses of all VMs of one receiver. Safe for several threads."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, stop_below: Callable[[Path], int] = lambda folder: 0) -> None:
+        """`stop_below`: free bytes below which a journal in that folder takes nothing more, by default."""
         self.catalog = catalog
+        self._stop_below = stop_below
         self.distrust: dict[str, str | None] = {}
         self._lock = threading.Lock()
         self._admission: dict[str, threading.Lock] = {}
@@ -104,10 +106,20 @@ class Registry:
         known.no_journal = None if (folder / IDENTITY).is_file() else f"there is no journal in {folder}"
         return known
 
+    def open_journal(self, row: VmRow) -> JournalWriter:
+        """Open a VM's journal for writing. Raises NotAJournal, JournalBusy, JournalFull, DamagedJournal.
+
+        Only `protect` makes a journal: one that is missing may be on a file system that is not mounted, and a new
+        one in its place would hide the past.
+        """
+        folder = Path(row.journal)
+        reserve = self._stop_below(folder) if folder.is_dir() else 0
+        return JournalWriter.open(folder, reserve_bytes=reserve)
+
     @contextmanager
     def idle_journal(self, row: VmRow) -> Iterator[JournalWriter]:
         """Open the journal of a VM that has no session, for one change. Raises JournalBusy and others."""
-        journal = open_journal(row)
+        journal = self.open_journal(row)
         try:
             yield journal
         finally:
@@ -121,15 +133,6 @@ class Registry:
             self.status(row).begin_enrolment()
             with self.idle_journal(row) as journal:
                 journal.set_fence(FENCE_ENROLLED, row.instance or "")
-
-
-def open_journal(row: VmRow) -> JournalWriter:
-    """Open a VM's journal for writing. Raises NotAJournal, JournalBusy, JournalFull, DamagedJournal.
-
-    Only `protect` makes a journal: one that is missing may be on a file system that is not mounted, and a new
-    one in its place would hide the past.
-    """
-    return JournalWriter.open(Path(row.journal))
 
 
 def new_fence() -> str:

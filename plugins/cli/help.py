@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from lastwrite import __version__
-from lastwrite.errors import LastwriteError
+from lastwrite.errors import LastwriteError, UsageError
 from plugins.cli.commands import COMMANDS, GROUPS, Command
 
 OPTIONS = """Options:
   --help     Show this help. Every command has one, with an example.
   --version  Show the version."""
+
+EVERY_COMMAND = (0, LastwriteError.exit_code, UsageError.exit_code, 130)
 
 
 def exit_statuses() -> list[tuple[int, str]]:
@@ -21,10 +23,16 @@ def exit_statuses() -> list[tuple[int, str]]:
     return [*sorted(found), (130, "it was interrupted")]
 
 
-def epilogue(examples: tuple[str, ...]) -> str:
-    """Return the end of a command's help: its examples and the exit statuses."""
+def statuses_of(command: Command) -> list[tuple[int, str]]:
+    """Return the exit statuses that a command can end with, and their meanings."""
+    ends = {*EVERY_COMMAND, *command.ends}
+    return [(status, meaning) for status, meaning in exit_statuses() if status in ends]
+
+
+def epilogue(examples: tuple[str, ...], ends: list[tuple[int, str]]) -> str:
+    """Return the end of a help text: examples and exit statuses."""
     shown = "\n".join(f"  {line}" for line in examples)
-    statuses = "\n".join(f"  {status:<4} {meaning}" for status, meaning in exit_statuses())
+    statuses = "\n".join(f"  {status:<4} {meaning}" for status, meaning in ends)
     word = "Example" if len(examples) == 1 else "Examples"
     return f"{word}:\n{shown}\n\nExit statuses:\n{statuses}"
 
@@ -43,7 +51,9 @@ def overview() -> str:
             "",
             OPTIONS,
             "",
-            epilogue(("lastwrite protect web01", "lastwrite recover web01@-10m --boot target")),
+            epilogue(
+                ("lastwrite protect web01", "lastwrite recover web01@-10m --boot target"), exit_statuses()
+            ),
         ]
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from plugins.cli.commands import Command
-from plugins.cli.help import epilogue
+from plugins.cli.help import epilogue, statuses_of
 
 
 def function_of(command: Command) -> Callable[..., Any]:
@@ -32,7 +32,9 @@ def app_of(command: Command) -> typer.Typer:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     function = function_of(command)
     # \b keeps the lines of the paragraph that follows as they are.
-    end = "\n\n".join("\b\n" + part for part in epilogue(examples_of(command)).split("\n\n"))
+    end = "\n\n".join(
+        "\b\n" + part for part in epilogue(examples_of(command), statuses_of(command)).split("\n\n")
+    )
     settings = {"help_option_names": ["--help", "-h"], "max_content_width": 100}
     app.command(help=inspect.getdoc(function), epilog=end, context_settings=settings)(function)
     return app

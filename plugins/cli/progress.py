@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lastwrite.text import size
+from lastwrite.text import duration, size
 from plugins.cli.output import console
 from plugins.errors import ServerLostError
 
@@ -48,11 +48,33 @@ class Quiet:
         """Ignore it."""
 
 
+class Pace:
+    """How fast bytes go by, and how long the rest will take; what was done before it was first asked is left out."""
+
+    def __init__(self, left: bool = True) -> None:
+        self._left = left
+        self._text = ""
+        self._begin = (0.0, 0)
+
+    def of(self, text: str, done: int, total: int | None, unit: str) -> str:
+        """Return `, 120.0 MiB/s, 3.2 s left`; nothing for other units, and in the first second."""
+        now = time.monotonic()
+        if text != self._text:
+            self._text, self._begin = text, (now, done)
+        passed, more = now - self._begin[0], done - self._begin[1]
+        if unit != "bytes" or passed < 1 or more <= 0:
+            return ""
+        rate = more / passed
+        left = f", {duration((total - done) / rate)} left" if self._left and total else ""
+        return f", {size(int(rate))}/s{left}"
+
+
 class Lines:
     """Prints a line for each step, and one for the progress every few seconds."""
 
     def __init__(self) -> None:
         self._next = time.monotonic() + LINE_EVERY_S
+        self._pace = Pace()
 
     def step(self, text: str) -> None:
         """Print it."""
@@ -60,9 +82,10 @@ class Lines:
 
     def progress(self, text: str, done: int, total: int | None, unit: str) -> None:
         """Print it when the last line is old enough."""
+        pace = self._pace.of(text, done, total, unit)
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + LINE_EVERY_S
-            print(f"{text}: {_amount(done, total, unit)}", file=sys.stderr, flush=True)
+            print(f"{text}: {_amount(done, total, unit)}{pace}", file=sys.stderr, flush=True)
 
 
 class Bar:
@@ -70,6 +93,7 @@ class Bar:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self._pace = Pace(left=False)
         self._task = progress.add_task("", total=None, amount="")
 
     def step(self, text: str) -> None:
@@ -78,7 +102,7 @@ class Bar:
 
     def progress(self, text: str, done: int, total: int | None, unit: str) -> None:
         """Move the bar."""
-        amount = _amount(done, total, unit)
+        amount = _amount(done, total, unit) + self._pace.of(text, done, total, unit)
         self._progress.update(self._task, description=text, completed=done, total=total, amount=amount)
 
 

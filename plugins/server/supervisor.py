@@ -1,6 +1,6 @@
-"""`lastwrite serve`: three processes, watched, and one server for a state directory at a time.
+"""`lastwrite serve`: four processes, watched, and one server for a state directory at a time.
 
-ingest (the receiver of change streams), views (NBD) and control (REST) know nothing of one another's lives:
+ingest (change streams), views (NBD), control (REST) and upkeep (retention) know nothing of one another's lives:
 each ends and starts again alone. This process holds the lock of the state directory; its children inherit it,
 so that a new server never starts beside what is left of an old one.
 """
@@ -31,7 +31,12 @@ EMPTY = {"lost+found", "lastwrite.toml"}
 KNOWN = {LOCK_NAME, "catalog.db", "pki"}
 NBD_MAGIC = b"NBDMAGIC"
 
-PROCESSES = {"ingest": "guesttap.receiver", "views": "recovery.nbd", "control": "plugins.server.control"}
+PROCESSES = {
+    "ingest": "guesttap.receiver",
+    "views": "recovery.nbd",
+    "control": "plugins.server.control",
+    "upkeep": "plugins.server.upkeep",
+}
 
 
 def serve(settings: Settings, config: Path | None) -> None:
@@ -144,9 +149,11 @@ class _Supervisor:
         _say("ended")
 
     async def _ready(self) -> bool:
-        """Return True when all three answer, False when it was told to stop. Raises ServerStartError."""
+        """Return True when all answer, False when it was told to stop. Raises ServerStartError."""
         deadline = time.monotonic() + START_S
-        checks = dict(zip(self._children, (self._ingest, self._views, self._control), strict=True))
+        checks = dict(
+            zip(self._children, (self._ingest, self._views, self._control, self._upkeep), strict=True)
+        )
         while not self._stop.is_set():
             waiting = [child for child, check in checks.items() if not await asyncio.to_thread(check)]
             if not waiting:
@@ -176,6 +183,9 @@ class _Supervisor:
                 return probe.recv(len(NBD_MAGIC)) == NBD_MAGIC
         except OSError:
             return False
+
+    def _upkeep(self) -> bool:
+        return self._children[-1].pid is not None  # it listens to nobody
 
     def _control(self) -> bool:
         from plugins.client import ControlClient

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from journal.check import check
 from journal.errors import JournalFull
+from journal.offline.check import check
 from journal.reader import JournalReader
 from journal.writer import JournalWriter
 from tests.journal.tap import Tap

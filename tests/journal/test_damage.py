@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from journal import layout
-from journal.check import check
 from journal.errors import NotRecoverable
 from journal.frame import CAPTURED, FrameBuilder, FrameError
+from journal.offline.check import check
 from journal.reader import JournalReader
 from journal.scan import SegmentScan
 from journal.writer import JournalWriter
@@ -360,3 +360,26 @@ def test_check_reads_only_and_tells_its_progress(tmp_path: Path) -> None:
     assert seen[-1] == (size, size) and seen == sorted(seen)
     flip(segment(folder), size - 1)
     assert check(folder).torn_bytes or not check(folder).ok
+
+
+def test_the_lost_end_of_a_sync_takes_away_the_next_epoch_at_the_same_lsn_too(tmp_path: Path) -> None:
+    folder = tmp_path / "j"
+    with JournalWriter.create(folder, "web01") as writer:
+        tap = Tap(writer, {0: DISK})
+        tap.protect()
+        first = writer.next_lsn - 1
+        tap.begin("bitmap")
+        tap.write(0, 8, b"\2" * 4096)
+        tap.cut("sync-end")
+        tap.begin("bitmap")  # no record lies between: its points begin at the same LSN
+        tap.cut("sync-end")
+        lsn = writer.next_lsn - 1
+        tap.write(0, 16, b"\3" * 4096)
+    ends = [found for found in frames_of(segment(folder)) if found[3] == 0 and found[2] == lsn + 1]
+    assert len(ends) == 3
+    flip(segment(folder), ends[0][0] + 20)
+    reader = JournalReader(folder)
+    assert reader.latest() == first
+    for point in (lsn, lsn + 1):
+        with pytest.raises(NotRecoverable):
+            reader.resolve(point, 0)

@@ -1,4 +1,4 @@
-"""A journal of format version 1 that is kept: it reads back for ever, and is written the same for ever."""
+"""Journals of every version of the format, kept: they read back for ever, and are written the same for ever."""
 
 from __future__ import annotations
 
@@ -8,24 +8,39 @@ import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from journal import layout
-from journal.check import check
+from journal import layout, metalog, pins
 from journal.frame import CAPTURED, DISCARD, SYNC, ZERO, FrameBuilder
+from journal.offline.check import check
 from journal.reader import JournalReader
+from journal.retention.policy import from_meta
 from journal.writer import JournalWriter
-from tests.journal.independent import IndependentReader
 from tests.journal.tap import Tap, note
+from tests.journal.test_independent import compare
+from tests.journal.thinning import thin_all
 
-GOLDEN = Path(__file__).parent / "golden" / "v1.tar.xz"
+GOLDEN = Path(__file__).parent / "golden"
+POLICY = {
+    "every_write": 10**9,
+    "tiers": [[10**9, 10**10]],
+    "floor": 10**9,
+    "when_full": "stop",
+    "reserve_bytes": 4096,
+}
 DISKS = {0: 4 * 4096, 1: 4096 + 512}
 
 
-def build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every kind of record and note, several segments, a gap, a fork; no clock and no chance in it."""
-    identity = layout.Identity(uuid.UUID(int=7), "golden", datetime(2026, 1, 1, tzinfo=UTC).isoformat())
+def build(folder: Path, monkeypatch: pytest.MonkeyPatch, version: int = 1) -> None:
+    """Every kind of record and note, several segments, a gap, a fork; no clock and no chance in it.
+
+    Version 2 has pins, a promise, and of timeline 1 only some points are left.
+    """
+    identity = layout.Identity(
+        uuid.UUID(int=7), "golden", datetime(2026, 1, 1, tzinfo=UTC).isoformat(), version
+    )
     with monkeypatch.context() as fixed:
         fixed.setattr(layout, "new_identity", lambda vm: identity)
         fixed.setattr(time, "time_ns", lambda: 1_800_000_000_000_000_000)
@@ -36,7 +51,19 @@ def build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             tap.begin("bitmap")
             tap.cut("sync-end")
             tap.write(0, 1, b"fork" * 128)
+        if version == 2:
+            fixed.setattr(pins, "uuid", SimpleNamespace(uuid4=lambda: uuid.UUID(int=9)))
+            _thin(folder)
     (folder / layout.LOCK).unlink()
+
+
+def _thin(folder: Path) -> None:
+    pins.pin(folder, 1, 8, reason="an audit", holder="somebody")
+    pins.pin(folder, 1, 5, reason="given up", holder="nobody")
+    pins.unpin(folder, str(uuid.UUID(int=9)))
+    pins.pin(folder, 1, 8, reason="an audit", holder="somebody")
+    metalog.append(folder, {"meta": "retention", "policy": POLICY, "created": time.time_ns()})
+    thin_all(folder, 1, {8})
 
 
 def _main_timeline(tap: Tap) -> None:
@@ -80,11 +107,20 @@ def pack(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture
-def golden(tmp_path: Path) -> Path:
-    with tarfile.open(GOLDEN) as tar:
+def unpack(tmp_path: Path, version: int) -> Path:
+    with tarfile.open(GOLDEN / f"v{version}.tar.xz") as tar:
         tar.extractall(tmp_path / "golden", filter="data")
     return tmp_path / "golden"
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    return unpack(tmp_path, 1)
+
+
+@pytest.fixture
+def golden2(tmp_path: Path) -> Path:
+    return unpack(tmp_path, 2)
 
 
 def test_the_golden_journal_reads_back(golden: Path) -> None:
@@ -106,23 +142,39 @@ def test_the_golden_journal_reads_back(golden: Path) -> None:
     assert check(golden).ok and len(reader.scans(1)) == 5
 
 
-def test_the_independent_reader_reads_it_too(golden: Path) -> None:
-    reader, second = JournalReader(golden), IndependentReader(golden)
-    for timeline in (1, 2):
-        for lsn in range(reader.last_lsn(timeline) + 1):
-            for disk, size in DISKS.items():
-                image = second.image(timeline, lsn, disk)
-                assert reader.lineage(timeline).history.is_point(lsn) == (image is not None)
-                if image is not None:
-                    assert reader.resolve(lsn, disk, timeline).read(0, size) == image
+def test_the_golden_journal_of_version_2_reads_back(golden2: Path) -> None:
+    reader = JournalReader(golden2)
+    assert (reader.name, reader.identity.format) == ("golden", 2)
+    (net, *_) = reader.scans(1)
+    assert net.is_net and (net.first_lsn, net.intervals.tolist()) == (1, [7, 8, 9])
+    history = reader.lineage(1).history
+    # 6 is a bookmark, from 7 a timeline forks, 8 is pinned; 5 was given up.
+    assert [lsn for lsn in range(9) if history.is_point(lsn)] == [6, 7, 8]
+    assert reader.resolve(8, 0).read(0, DISKS[0]) == b"A" * 4096 + b"B" * 4096 + b"C" * 4096 + bytes(4096)
+    assert reader.resolve(6, 1).read(0, DISKS[1]) == bytes(4096) + b"t" * 512
+    forked = b"A" * 512 + b"fork" * 128 + b"A" * 3072 + b"B" * 4096 + bytes(8192)
+    assert reader.resolve(8, 0, timeline=2).read(0, DISKS[0]) == forked
+    (kept,) = pins.pins(reader.meta.records, time.time_ns())
+    assert (kept.lsn, kept.reason, kept.until) == (8, "an audit", None)
+    (said,) = [meta for meta in reader.meta.records if meta["meta"] == "retention"]
+    assert from_meta(said["policy"]).to_meta() == POLICY
+    assert check(golden2).ok
 
 
-def test_the_golden_journal_is_still_written_byte_for_byte(
-    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_independent_reader_reads_them_too(tmp_path: Path, version: int) -> None:
+    points, thinned = compare(unpack(tmp_path, version))
+    assert points > 5 and bool(thinned) == (version == 2)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_golden_journal_is_still_written_byte_for_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    build(tmp_path / "now", monkeypatch)
-    files = {str(p.relative_to(golden)) for p in golden.rglob("*")}
+    kept = unpack(tmp_path, version)
+    build(tmp_path / "now", monkeypatch, version)
+    files = {str(p.relative_to(kept)) for p in kept.rglob("*")}
     assert files == {str(p.relative_to(tmp_path / "now")) for p in (tmp_path / "now").rglob("*")}
     for name in files:
-        if (golden / name).is_file():
-            assert (tmp_path / "now" / name).read_bytes() == (golden / name).read_bytes(), name
+        if (kept / name).is_file():
+            assert (tmp_path / "now" / name).read_bytes() == (kept / name).read_bytes(), name

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from journal import layout
-from journal.check import check
 from journal.errors import BadSequence, JournalExists, NotRecoverable
+from journal.offline.check import check
 from journal.reader import JournalReader
 from journal.writer import JournalWriter
 from tests.journal.tap import Tap

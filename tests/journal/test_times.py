@@ -8,7 +8,7 @@ import pytest
 
 from journal.errors import NoSuchDisk, NotRecoverable
 from journal.frame import CAPTURED, ZERO, FrameBuilder
-from journal.info import info
+from journal.offline.info import info
 from journal.reader import JournalReader
 from journal.writer import JournalWriter
 from tests.journal.tap import WALL, Guest, Tap, note
@@ -132,7 +132,7 @@ def test_disks_are_found_by_name_and_number_and_info_shows_all(tmp_path: Path) -
         reader.resolve(2, "vdb")
     shown = info(tmp_path / "j")
     (line,) = shown["timelines"]
-    assert (shown["name"], shown["format"], shown["damage"]) == ("web01", 1, [])
+    assert (shown["name"], shown["format"], shown["damage"]) == ("web01", 2, [])
     assert (line["name"], line["last_lsn"], line["latest"], line["cuts"]) == ("main", 4, 4, 3)
     assert [e["gap_reason"] for e in line["epochs"]] == ["reboot", None]
     assert shown["bytes"] > 4096 and line["first_time"] == WALL + 100 * SECOND

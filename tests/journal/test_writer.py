@@ -111,9 +111,9 @@ def test_what_is_no_journal_is_refused(tmp_path: Path, tap: Tap) -> None:
     with pytest.raises(NoSuchTimeline):
         JournalWriter.open(tap.writer.folder, 9)
     identity = tap.writer.folder / layout.IDENTITY
-    identity.write_text(identity.read_text().replace('"format": 1', '"format": 2'))
+    identity.write_text(identity.read_text().replace('"format": 2', '"format": 3'))
     for opener in (JournalWriter.open, JournalReader):
-        with pytest.raises(WrongFormat, match=r"format 2.*knows 1"):
+        with pytest.raises(WrongFormat, match=r"format 3.*knows 1 and 2"):
             opener(tap.writer.folder)
 
 

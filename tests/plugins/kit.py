@@ -28,7 +28,8 @@ from hypervisors.memory import MemoryHypervisor
 from journal.frame import SYNC, WRITE, parse_header, records
 from lastwrite.address import parse_address
 from lastwrite.config import Settings
-from plugins.cli.main import run
+from plugins.cli.help import statuses_of
+from plugins.cli.main import find, run
 from plugins.server.context import Context
 from plugins.server.control import listening, server
 from tests.receiver.double import DISK_BYTES, TapDouble, context, enrol
@@ -234,6 +235,8 @@ class Site:
         self.capsys.readouterr()
         status = run([*words, "--config", str(self.config)])
         printed = self.capsys.readouterr()
+        known = [status for status, _ in statuses_of(find(list(words)))]
+        assert status in known, f"{words}: status {status} is not in its help: {printed.err}"
         return Answer(status, printed.out, printed.err)
 
     def json(self, *words: str) -> Any:

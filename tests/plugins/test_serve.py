@@ -51,8 +51,8 @@ class Served:
             assert selector.select(READY_S), self.said()
         line = self.process.stdout.readline()
         assert line.startswith("ready: "), (line, self.said())
-        self.pids = {name: int(pid) for name, pid in re.findall(r"(ingest|views|control) (\d+)", line)}
-        assert len(self.pids) == 3
+        self.pids = {name: int(pid) for name, pid in re.findall(r"(ingest|views|control|upkeep) (\d+)", line)}
+        assert len(self.pids) == 4
         return line
 
     def said(self) -> str:
@@ -105,14 +105,14 @@ def served(tmp_path: Path) -> Iterator[Served]:
         made.close()
 
 
-def test_it_is_ready_when_all_three_answer_and_its_socket_is_its_own(served: Served) -> None:
+def test_it_is_ready_when_all_answer_and_its_socket_is_its_own(served: Served) -> None:
     health = served.health()
     assert health is not None and health.pid == served.pids["control"]
     assert served.ingest_answers() and served.views_answer()
     assert stat.S_IMODE(served.settings.control_socket.stat().st_mode) == 0o600
     assert stat.S_IMODE(served.settings.state_dir.stat().st_mode) == 0o700
     assert sorted(path.name for path in (served.settings.state_dir / "logs").iterdir()) == [
-        "control.log", "ingest.log", "views.log",
+        "control.log", "ingest.log", "upkeep.log", "views.log",
     ]  # fmt: skip
 
 
@@ -129,6 +129,8 @@ def test_a_process_that_is_killed_starts_again_and_the_others_go_on(served: Serv
     until("ingest answers again", served.ingest_answers)
     os.kill(served.pids["views"], signal.SIGKILL)
     until("views answer again", lambda: not alive(served.pids["views"]) and served.views_answer())
+    os.kill(served.pids["upkeep"], signal.SIGKILL)
+    until("upkeep has ended", lambda: "upkeep was ended by SIGKILL" in served.said())
     for name in served.pids:
         assert f"{name} was ended by SIGKILL" in served.said()
 

@@ -44,6 +44,16 @@ class JournalDouble:
         self.next_lsn, self.position = header.next_lsn, header.position
         self.done.append(f"append {header.first_lsn}")
 
+    def append_all(self, frames: list[Any]) -> int:
+        for count, frame in enumerate(frames):
+            try:
+                self.append(*frame)
+            except JournalFull:
+                if not count:
+                    raise
+                return count
+        return len(frames)
+
     def commit(self) -> tuple[int, int]:
         self.hold.wait(10)
         if self.fail_commits:
@@ -126,7 +136,8 @@ def test_what_queues_up_during_a_commit_shares_the_next_one(bench: Bench) -> Non
     until(lambda: "append 1" in bench.journal.done)
     bench.submit(20)
     bench.journal.hold.set()
-    until(lambda: bench.thread.queued_bytes == 0)
+    until(lambda: len(bench.acks) == 2)
+    assert bench.thread.queued_bytes == 0
     assert bench.journal.done.count("commit") == 2
     assert [ack.next_lsn for ack in bench.acks] == [2, 22]
 
@@ -147,8 +158,8 @@ def test_without_space_nothing_more_is_acknowledged_and_it_goes_on_by_itself(ben
     assert [ack.next_lsn for ack in bench.acks] == [4]
     assert bench.alarms == ["no space: no space"]
     bench.journal.room = 100
-    until(lambda: bench.thread.queued_bytes == 0)
-    assert bench.acks[-1].next_lsn == 6
+    until(lambda: bench.acks[-1].next_lsn == 6)
+    until(lambda: bench.thread.queued_bytes == 0 and len(bench.alarms) == 2)
     assert bench.alarms == ["no space: no space", None]
     assert bench.failures == [None, None]
 
@@ -157,7 +168,7 @@ def test_a_commit_without_space_is_taken_back_and_tried_again(bench: Bench) -> N
     bench.journal.fail_commits = 1
     bench.submit(3)
     bench.thread.start()
-    until(lambda: bench.thread.queued_bytes == 0)
+    until(lambda: bool(bench.acks) and len(bench.alarms) == 2)
     assert [ack.next_lsn for ack in bench.acks] == [4]
     assert bench.journal.done.count("append 1") == 2
     assert bench.alarms == ["no space: no space at fdatasync", None]
@@ -205,13 +216,3 @@ def test_calls_are_done_between_commits_or_refused_at_the_end(bench: Bench) -> N
     bench.thread.join(10)
     with pytest.raises(JournalStoppedError):
         bench.thread.call(lambda journal: None).result(10)
-
-
-def test_memory_is_used_again() -> None:
-    pool = BufferPool()
-    first = pool.take(100_000)
-    assert len(first) == 100_000
-    memory = first.obj
-    pool.give_back(first[10:20])
-    assert pool.take(120_000).obj is memory
-    assert pool.take(120_000).obj is not memory

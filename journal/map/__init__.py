@@ -1,0 +1,1 @@
+"""From a point to the place of every block of a disk, and what differs between two points."""

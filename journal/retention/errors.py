@@ -1,0 +1,54 @@
+"""The errors of retention, each with what to do about it."""
+
+from __future__ import annotations
+
+from lastwrite.errors import IntegrityError, RefusedError, UnavailableError, UsageError
+
+
+class BadPolicy(UsageError):
+    """A promise makes no sense."""
+
+    code = "bad-retention"
+    hint = "docs/retention.md says what a promise consists of; `lastwrite retention set --help` has examples."
+
+
+class FloorLowered(RefusedError):
+    """The guaranteed floor would become shorter."""
+
+    code = "retention-floor"
+    hint = "Add --force when history may really be given up: it cannot be brought back."
+
+
+class TimelineInUse(RefusedError):
+    """A timeline is to be given up that something needs."""
+
+    code = "timeline-in-use"
+    hint = "Release what is named first; `lastwrite retention show VM` lists pins, holds and timelines."
+
+
+class UpkeepBusy(UnavailableError):
+    """Another process looks after the journal at this moment."""
+
+    code = "upkeep-busy"
+    hint = "One at a time: the server does it in the background. Try again in a minute."
+
+
+class NotThinned(RefusedError):
+    """What was to be thinned has changed meanwhile: a point in it is needed, or files are gone."""
+
+    code = "not-thinned"
+    hint = "Nothing was changed. The next run looks again."
+
+
+class NetSegmentBad(IntegrityError):
+    """A net segment did not read back as it was written."""
+
+    code = "net-segment-bad"
+    hint = "Nothing was changed. Look at the file system and the disk of the journal."
+
+
+class NoRoomToThin(UnavailableError):
+    """A net segment does not fit beside the files that it is to replace."""
+
+    code = "no-room-to-thin"
+    hint = "Make space on the journal's file system; what retention could free needs room first."
