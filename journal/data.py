@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import errno
-import mmap
 import os
-import resource
 import threading
 from pathlib import Path
 
 import numpy as np
 import xxhash
 
+from journal import layout
 from journal.errors import DamagedJournal
 from journal.frame import BLOCK, HEADER_BYTES, SECTOR, FrameError
 from journal.scan import SegmentScan
 
 
 class SegmentData:
-    """Reads payload bytes of one segment. A sealed segment is mapped; one in use is read, for it may shrink.
+    """Reads payload bytes of one segment. Read, never mapped: a file that is cut short under a map ends the process.
 
+    What was compared counts until the file is changed: somebody may copy another over it, in place.
     Safe for several threads. Raises FrameError for bytes that do not match their checksum, DamagedJournal
     when the segment's file is gone.
     """
@@ -28,7 +27,7 @@ class SegmentData:
         self.scan = scan
         self._checked: set[int] = set()
         self._bad: dict[int, str] = {}
-        self._map: memoryview | None = None
+        self._state = (0, 0, 0)
         self._fd = -1
         self._lock = threading.Lock()
 
@@ -36,21 +35,30 @@ class SegmentData:
         """Return `length` bytes at `offset` of the file; they lie within one frame's payload."""
         # The last frame whose payload begins at or before the place; one without payload shares no bytes.
         index = int(np.searchsorted(self.scan.frames.array()["data"], offset, "right")) - 1
-        self._open()
-        if index in self._bad:
-            raise self._error(index, self._bad[index])
-        if index not in self._checked:
-            self._check(index)
-        if self._map is not None:
-            return self._map[offset : offset + length]
-        return self._read_live(index, offset, length)
+        self.hold()
+        self._look_again()
+        checked, reason = self._checked, self._bad.get(index)
+        if reason is not None:
+            raise self._error(index, reason)
+        if not self.scan.sealed:
+            if index not in checked:
+                self._check(index)
+            return self._read_live(index, offset, length)
+        if index in checked:
+            data = self._bytes(index, offset, length)
+            self._look_again()
+            if len(data) == length and self._checked is checked:
+                return memoryview(data)
+        start = int(self.scan.frames.array()["data"][index])
+        return memoryview(self._check(index))[offset - start : offset - start + length]
 
     def damaged(self, index: int) -> str | None:
         """Return why the data of frame `index` cannot be used, None when it is good. Looks once."""
-        if index in self._bad:
-            return str(self._error(index, self._bad[index]).message)
         try:
-            self._open()
+            self.hold()
+            self._look_again()
+            if (reason := self._bad.get(index)) is not None:
+                return str(self._error(index, reason).message)
             if index not in self._checked:
                 self._check(index)
         except (FrameError, DamagedJournal) as error:
@@ -82,22 +90,27 @@ class SegmentData:
         found = os.fstat(self._fd)
         return found.st_dev, found.st_ino
 
-    def _open(self) -> None:
-        if self._map is not None or (self._fd >= 0 and not self.scan.sealed):
+    def _look_again(self) -> None:
+        """Forget what was compared when the sealed file was changed since."""
+        if not self.scan.sealed:
             return
-        self.hold()
+        found = os.fstat(self._fd)
+        state = (found.st_size, found.st_mtime_ns, found.st_ino)
+        if state == self._state:
+            return
+        # The state comes last: whoever sees the new one sees that nothing has been compared.
         with self._lock:
-            if self.scan.sealed and self._map is None:
-                self._map = memoryview(mmap.mmap(self._fd, 0, prot=mmap.PROT_READ))
+            self._checked, self._bad = set(), {}
+            self._state = state
 
     def let_go(self) -> None:
-        """Give the memory of the mapped pages back; they are read again when they are needed."""
-        if self._map is not None and isinstance(self._map.obj, mmap.mmap):
-            self._map.obj.madvise(mmap.MADV_DONTNEED)
+        """Let the kernel forget what it keeps of the file in memory; it is read again when it is needed."""
+        if self._fd >= 0 and self.scan.sealed:
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _open_file(self) -> int:
         try:
-            fd = _opened(self.scan.path)
+            fd = layout.open_file(self.scan.path)
         except OSError as error:
             raise DamagedJournal(f"segment {self.scan.path} cannot be read: {error.strerror}") from error
         if self.scan.inode not in (0, os.fstat(fd).st_ino):
@@ -110,25 +123,30 @@ class SegmentData:
             self.scan.read_path = self.scan.path
             os.close(self._fd)
 
-    def _check(self, index: int) -> None:
-        row = self.scan.frames.array()[index]
-        start, length = int(row["data"]), int(row["data_bytes"])
-        # Read, not mapped: a disk that fails here gives an error, where a map would end the process.
+    def _bytes(self, index: int, offset: int, length: int) -> bytes:
         try:
-            data = os.pread(self._fd, length, start)
+            return os.pread(self._fd, length, offset)
         except OSError as error:
             raise self._error(index, f"it cannot be read: {error.strerror}") from error
+
+    def _check(self, index: int) -> bytes:
+        """Return all data of a frame, after its checksum was compared."""
+        checked, bad = self._checked, self._bad  # of the state before this read
+        row = self.scan.frames.array()[index]
+        length = int(row["data_bytes"])
+        data = self._bytes(index, int(row["data"]), length)
         if len(data) != length or xxhash.xxh3_64_intdigest(data) != int(row["payload_sum"]):
-            self._bad[index] = "its data does not match its checksum"
-            raise self._error(index, self._bad[index])
-        self._checked.add(index)
+            bad[index] = "its data does not match its checksum"
+            raise self._error(index, bad[index])
+        checked.add(index)
+        return data
 
     def _read_live(self, index: int, offset: int, length: int) -> memoryview:
         row = self.scan.frames.array()[index]
-        data = os.pread(self._fd, length, offset)
+        data = self._bytes(index, offset, length)
         # A writer that found no space takes frames back that were not durable. The head is looked at after
         # the data: while it is still this frame's, the data was.
-        head = os.pread(self._fd, HEADER_BYTES, int(row["offset"]))
+        head = self._bytes(index, int(row["offset"]), HEADER_BYTES)
         if len(data) != length or head[56:64] != int(row["head_sum"]).to_bytes(8, "little"):
             raise self._error(index, "the writer took it back before it was durable")
         return memoryview(data)
@@ -144,22 +162,3 @@ class SegmentData:
             first_lsn=first,
             next_lsn=last + 1,
         )
-
-
-def raise_file_limit() -> int:
-    """Let this process open as many files as it may at all; return how many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
-
-
-def _opened(path: Path) -> int:
-    """Open a file for reading, when too many are open after raising the limit. Raises OSError."""
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-    raise_file_limit()
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

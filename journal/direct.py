@@ -25,7 +25,7 @@ _MOST_BUFFERS = os.sysconf("SC_IOV_MAX")
 def is_possible(path: Path) -> bool:
     """Return whether a file can be opened for O_DIRECT; it is not written. Raises OSError for other reasons."""
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT))
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT | os.O_NONBLOCK))
     except OSError as error:
         if error.errno in _REFUSED:
             return False

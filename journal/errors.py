@@ -82,6 +82,13 @@ class DamagedJournal(IntegrityError):
     hint = "Run `lastwrite journal check DIR`; restore the named file from a copy of the journal."
 
 
+class TooManyOpenFiles(UnavailableError):
+    """A journal has more files than this process may have open."""
+
+    code = "too-many-open-files"
+    hint = "Allow more with `ulimit -n 65536` (of a service: LimitNOFILE=65536): nothing is damaged."
+
+
 class NoSuchTimeline(NotFoundError):
     """The journal has no timeline of that number."""
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
+import stat
 import struct
 import uuid
 from collections.abc import Iterable
@@ -13,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 import xxhash
 
-from journal.errors import DamagedJournal, NotAJournal, WrongFormat
+from journal.errors import DamagedJournal, NotAJournal, TooManyOpenFiles, WrongFormat
 from journal.frame import BLOCK, Buffer
 
 FORMAT = 2
@@ -90,6 +93,54 @@ class Footer(NamedTuple):
     next_lsn: int
     length: int
     digest: bytes
+
+
+class NotAFile(OSError):
+    """What has the name of a journal's file is something else: a folder, a pipe, a link to nothing."""
+
+
+def open_file(path: Path) -> int:
+    """Open a regular file for reading; never waits, as opening a pipe would. Raises NotAFile, OSError.
+
+    When too many files are open, this process lets itself open more; then raises TooManyOpenFiles.
+    """
+    try:
+        fd = _opened(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP or (error.errno == errno.ENOENT and path.is_symlink()):
+            raise NotAFile(errno.EINVAL, "it is a link that leads nowhere", str(path)) from error
+        raise
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise NotAFile(errno.EINVAL, "it is no regular file", str(path))
+
+
+def _opened(path: Path) -> int:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENXIO):
+            raise
+        if error.errno == errno.ENXIO:
+            raise NotAFile(errno.EINVAL, "it is no regular file", str(path)) from error
+    limit = raise_file_limit()
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        message = f"{path} cannot be opened: this process may have {limit} files open at most"
+        raise TooManyOpenFiles(message) from error
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files as it may at all; return how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def timeline_folder(folder: Path, timeline: int) -> Path:
@@ -213,8 +264,11 @@ def unpack_footer(data: Buffer) -> Footer | None:
 
 def read_footer(path: Path) -> Footer | None:
     """Return the footer of a segment or net segment, None when it has none. Raises OSError."""
-    with open(path, "rb", buffering=0) as file:
-        return footer_at(file.fileno(), os.fstat(file.fileno()).st_size)
+    fd = open_file(path)
+    try:
+        return footer_at(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
 
 
 def footer_at(fd: int, size: int) -> Footer | None:
@@ -258,11 +312,14 @@ def read_identity(folder: Path) -> Identity:
     """Return who the journal in `folder` is. Raises NotAJournal, WrongFormat, DamagedJournal."""
     path = folder / IDENTITY
     try:
-        fields = json.loads(path.read_bytes())
+        with open(open_file(path), "rb") as file:
+            fields = json.loads(file.read())
         found = fields["format"]
     except (FileNotFoundError, NotADirectoryError):
         raise NotAJournal(f"{folder} holds no journal") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except NotAFile as error:
+        raise DamagedJournal(f"{path} is damaged: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedJournal(f"{path} is damaged: {error}") from error
     if type(found) is not int or found not in KNOWN_FORMATS:
         known = " and ".join(map(str, KNOWN_FORMATS))

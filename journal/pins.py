@@ -6,6 +6,7 @@ Also says whether a point still stands, which everybody asks who gives one a nam
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -24,7 +25,16 @@ from journal.metalog import Meta, Timeline
 from journal.notes import checked_name
 from journal.scan import Owner, SegmentScan
 from journal.storage import FILE_MODE, make_folder
-from lastwrite.errors import LastwriteError
+from lastwrite.errors import LastwriteError, UnavailableError
+
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class HoldNotTaken(UnavailableError):
+    """A point that is to be read cannot be held: retention could give it up meanwhile."""
+
+    code = "hold-not-taken"
+    hint = "Make space for the journal (also inodes: `df -i`), or allow more open files (`ulimit -n`); then try again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +93,9 @@ def unpin(folder: Path, pin_id: str) -> None:
     """Give a pin up. Durable. Raises NoSuchPin, JournalFull, JournalWriteFailed."""
 
     def check(records: list[Meta]) -> None:
-        known = [pin.pin for pin in pins(records, 0)]
-        if pin_id not in known:
-            raise NoSuchPin(f"{folder} has no pin {pin_id}; it has {', '.join(known) or 'none'}")
+        if pin_id not in {pin.pin for pin in pins(records, 0)}:
+            lasting = ", ".join(pin.pin for pin in pins(records, time.time_ns()))
+            raise NoSuchPin(f"{folder} has no pin {pin_id}; it has {lasting or 'none'}")
 
     metalog.append(folder, {"meta": "unpin", "pin": pin_id, "created": time.time_ns()}, check)
 
@@ -95,7 +105,7 @@ def hold(folder: Path, timeline: int, lsn: int) -> Iterator[None]:
     """Keep a point for as long as the context lasts; it ends with the process at the latest.
 
     Does nothing where the journal cannot be written: nothing is thinned there. Raises NotRecoverable when the
-    point has been thinned away, NoSuchTimeline.
+    point has been thinned away, NoSuchTimeline, HoldNotTaken.
     """
     fd = take_hold(folder, timeline, lsn)
     try:
@@ -108,7 +118,7 @@ class Hold:
     """A live hold that lasts as long as this object: for what is shared and freed by the garbage collector."""
 
     def __init__(self, folder: Path, timeline: int, lsn: int) -> None:
-        """Raises NotRecoverable when the point has been thinned away, NoSuchTimeline."""
+        """Raises NotRecoverable when the point has been thinned away, NoSuchTimeline, HoldNotTaken."""
         self._fd = take_hold(folder, timeline, lsn)
 
     def release(self) -> None:
@@ -122,19 +132,35 @@ class Hold:
 
 
 def take_hold(folder: Path, timeline: int, lsn: int) -> int:
-    """Return a descriptor whose lock holds the point, -1 where the journal cannot be written."""
+    """Return a descriptor whose lock holds the point, -1 where the journal may not be written.
+
+    Raises NotRecoverable, NoSuchTimeline; HoldNotTaken when it fails for another reason, such as want of space.
+    """
     path = folder / layout.HOLDS / f"{timeline}-{lsn}.{uuid.uuid4().hex}"
     try:
         with metalog.locked(folder) as records:
             require_standing(folder, records, timeline, lsn)
             make_folder(path.parent)
-            fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-            fcntl.flock(fd, fcntl.LOCK_SH)
-            return fd
+            return _locked_file(path)
     except (NotRecoverable, NoSuchTimeline):
         raise
-    except (OSError, LastwriteError):
-        return -1  # a read-only or a full file system: thinning needs to write, too
+    except (OSError, LastwriteError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, OSError) and cause.errno in _NOT_WRITABLE:
+            return -1  # a read-only file system, or somebody else's journal
+        why = cause.strerror or cause if isinstance(cause, OSError) else error
+        raise HoldNotTaken(f"LSN {lsn} of {folder} cannot be held while it is read: {why}") from error
+
+
+def _locked_file(path: Path) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+    except OSError:
+        os.close(fd)
+        path.unlink(missing_ok=True)
+        raise
+    return fd
 
 
 def drop_hold(fd: int) -> None:
@@ -162,7 +188,7 @@ def holds(folder: Path, *, sweep: bool = False) -> list[Required]:
 
 def _is_held(path: Path, sweep: bool) -> bool:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe there must not stop anybody
     except OSError:
         return False
     try:
@@ -171,7 +197,8 @@ def _is_held(path: Path, sweep: bool) -> bool:
         return True
     else:
         if sweep:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder, say: nobody holds it, and it is in nobody's way
+                path.unlink(missing_ok=True)
         return False
     finally:
         os.close(fd)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from journal.times import Instant, Times
 
 _NO_END = (1 << 62) - 1
 _LOOKS = 1000
+T = TypeVar("T")
 
 
 class Part(NamedTuple):
@@ -146,9 +147,26 @@ class JournalReader:
     def lineage(self, timeline: int = layout.MAIN) -> Lineage:
         """Return segments, history and times of a timeline with its ancestors. Raises NoSuchTimeline."""
         with self._lock:
-            if timeline not in self._lineages:
-                self._lineages[timeline] = self._make_lineage(timeline)
-            return self._lineages[timeline]
+            return self.settled(lambda: self._lineage(timeline))
+
+    def _lineage(self, timeline: int) -> Lineage:
+        if timeline not in self._lineages:
+            self._lineages[timeline] = self._make_lineage(timeline)
+        return self._lineages[timeline]
+
+    def settled(self, look: Callable[[], T]) -> T:
+        """Return what `look` returns; it looks anew, after a refresh, when retention replaced files meanwhile.
+
+        What a file's index holds is read when it is asked for: the file may be gone by then.
+        """
+        for _ in range(_LOOKS):
+            try:
+                return look()
+            except (DamagedJournal, FileNotFoundError):
+                if not self._is_replaced():
+                    raise
+                self.refresh()  # retention has put a net segment in the place of files meanwhile
+        raise DamagedJournal(f"the files of {self.folder} do not stay as they are")
 
     def _make_lineage(self, timeline: int) -> Lineage:
         parts = self.parts(timeline)
@@ -173,7 +191,7 @@ class JournalReader:
     def damage(self) -> list[Damage]:
         """Return every range that is known to be bad, by timeline and LSN."""
         with self._lock:
-            return [damage for number in self._timelines for damage in self._damage(number)]
+            return self.settled(lambda: [bad for number in self._timelines for bad in self._damage(number)])
 
     def _damage(self, timeline: int) -> list[Damage]:
         scans = [data.scan for data in self._segments[timeline]]
@@ -216,6 +234,9 @@ class JournalReader:
 
     def cuts(self, timeline: int = layout.MAIN) -> list[Cut]:
         """Return cuts and bookmarks (number 0: made after the fact), by LSN."""
+        return self.settled(lambda: self._cuts(timeline))
+
+    def _cuts(self, timeline: int) -> list[Cut]:
         lineage = self.lineage(timeline)
         cuts = lineage.history.cuts + self._bookmarks(timeline, lineage)
         return sorted(cuts, key=lambda cut: (cut.lsn, cut.wall))
@@ -249,19 +270,19 @@ class JournalReader:
 
     def last_time(self, timeline: int = layout.MAIN) -> int | None:
         """Return the source's wall time (ns) of the newest record or note."""
-        return self.lineage(timeline).times.newest
+        return self.settled(lambda: self.lineage(timeline).times.newest)
 
     def known_until(self, epoch: Epoch, timeline: int = layout.MAIN) -> int:
         """Return the source's wall time (ns) up to which the state of an epoch is known."""
-        return self.lineage(timeline).times.known_until(epoch)
+        return self.settled(lambda: self.lineage(timeline).times.known_until(epoch))
 
     def lsn_at(self, wall: int, timeline: int = layout.MAIN) -> Instant:
         """Return the point that holds all records up to a wall time (ns, source's clock) and none after."""
-        return self.lineage(timeline).times.lsn_at(wall)
+        return self.settled(lambda: self.lineage(timeline).times.lsn_at(wall))
 
     def record_time(self, lsn: int, timeline: int = layout.MAIN) -> int:
         """Return the source's wall time (ns) of a record. Raises NotRecoverable when there is none."""
-        return self.lineage(timeline).times.record_time(lsn)
+        return self.settled(lambda: self.lineage(timeline).times.record_time(lsn))
 
     def resolve(self, lsn: int, disk: int | str, timeline: int = layout.MAIN) -> BlockMap:
         """Return a disk (by number or name) as it was at a point.
@@ -269,14 +290,7 @@ class JournalReader:
         Raises NotRecoverable for a point without an exact state, NoSuchDisk, NoSuchTimeline, DiskTooLarge.
         """
         with self._lock:
-            for _ in range(_LOOKS):
-                try:
-                    return self._resolve(lsn, disk, timeline)
-                except DamagedJournal:
-                    if not self._is_replaced(timeline):
-                        raise
-                    self.refresh()  # retention has put a net segment in the place of files meanwhile
-            raise DamagedJournal(f"the files of timeline {timeline} in {self.folder} do not stay as they are")
+            return self.settled(lambda: self._resolve(lsn, disk, timeline))
 
     def _resolve(self, lsn: int, disk: int | str, timeline: int) -> BlockMap:
         lineage = self.lineage(timeline)
@@ -286,10 +300,10 @@ class JournalReader:
         self._refuse_damaged(lineage, blocks, lsn, timeline)
         return blocks
 
-    def _is_replaced(self, timeline: int) -> bool:
-        """Return whether a file of a lineage is gone, or is another by now."""
+    def _is_replaced(self) -> bool:
+        """Return whether a file is gone, or is another by now."""
         try:
-            return any(source.data.scan.replaced() for source in self.lineage(timeline).sources)
+            return any(data.scan.replaced() for datas in self._segments.values() for data in datas)
         except FileNotFoundError:
             return True
 

@@ -35,7 +35,7 @@ def recover(folder: Path, timeline: int) -> Recovery:
         path, first_lsn, Owner(layout.read_identity(folder).journal.bytes, timeline), cached=False
     )
     scan.extend()
-    if scan.sealed:
+    if scan.sealed or not scan.inode:  # what is no file is damage: it is left as it is
         return Recovery(path, 0, [])
     if scan.header is None and not scan.frame_count:
         size = path.stat().st_size

@@ -193,8 +193,12 @@ class SegmentScan:
         if self.sealed:
             self._lighten()
             return
-        with open(self.read_path, "rb", buffering=0) as file:
-            fd = file.fileno()
+        try:
+            fd = layout.open_file(self.read_path)
+        except layout.NotAFile as error:
+            self.suspect, self.tail_reason = True, f"the segment cannot be read: {error.strerror}"
+            return
+        try:
             status = os.fstat(fd)
             size, self.inode = status.st_size, status.st_ino
             self.footer = layout.footer_at(fd, size)
@@ -216,6 +220,8 @@ class SegmentScan:
                 self.tail_reason = "its last intervals are missing"
             if self.is_net and not self.sealed:  # it got its name when it was whole: this is damage
                 self.suspect, self.tail_reason = True, self.tail_reason or "its footer is damaged"
+        finally:
+            os.close(fd)
 
     def _take_index(self, footer: layout.Footer) -> bool:
         """Take everything from the index, when it is right; return whether."""
@@ -303,13 +309,13 @@ class SegmentScan:
 
     def replaced(self) -> bool:
         """Return whether another file has taken the place of the one that was scanned. Raises FileNotFoundError."""
-        return self.inode not in (0, self.path.stat().st_ino)
+        return self.inode != 0 and self.inode != self.path.stat().st_ino
 
     def still_holds(self) -> bool:
         """Return whether the last frame seen is still there (a writer without space takes frames back)."""
         if not self.frame_count or self.sealed:
             return True
-        with open(self.path, "rb", buffering=0) as file:
+        with open(layout.open_file(self.path), "rb", buffering=0) as file:
             data = os.pread(file.fileno(), HEADER_BYTES, self.last_offset)
         return data[56:64] == self.last_head_sum.to_bytes(8, "little")
 

@@ -21,6 +21,7 @@ from journal.index.indexfile import index_path
 from journal.index.make import write_index
 from journal.reader import JournalReader
 from journal.retention.errors import UpkeepBusy
+from journal.retention.looks import UPKEEP_LOCK, require_likely
 from journal.retention.netfile import NEW_SUFFIX
 from journal.retention.policy import Policy
 from journal.retention.run import Promise, Report, is_short, promise_of, retain, steps_of
@@ -30,7 +31,6 @@ from journal.scan import Owner, SegmentScan
 from journal.storage import FILE_MODE, write_error
 from lastwrite.errors import LastwriteError
 
-UPKEEP_LOCK = "upkeep.lock"
 _OLD_CACHE_SECONDS = 3600.0
 
 GoOn = Callable[[], bool]
@@ -70,47 +70,60 @@ def upkeep(
     default: Policy,
     default_reserve: int = 0,
     shortened: int = 0,
+    vouched: bool = False,
     go_on: GoOn = lambda: True,
 ) -> Upkeep:
     """Do what is due for one journal at `now` (ns, appliance's clock).
 
+    Where `now` is far ahead of all that is known of the journal, nothing is given up, unless it is `vouched` for.
     Raises NotAJournal, WrongFormat, UpkeepBusy, BadPolicy; what fails later is among the problems.
     """
     layout.read_identity(folder)
     done = Upkeep(folder)
     with upkeep_lock(folder):
-        clean(folder)
+        done.problems += clean(folder)
         reader = JournalReader(folder)
         promise = promise_of(reader, default, default_reserve)
-        with _reported(done):
+        with _reported(done.problems, folder):
+            if not vouched:
+                require_likely(reader, now)
             done.retention = retain(folder, promise, now, shortened=shortened, go_on=go_on)
             done.problems += done.retention.left
         if not is_short(folder, promise):
-            with _reported(done):
+            with _reported(done.problems, folder):
                 done.indexed = _cache(folder, go_on)
     return done
 
 
 @contextmanager
-def _reported(done: Upkeep) -> Iterator[None]:
+def _reported(problems: list[str], what: Path) -> Iterator[None]:
+    """Put what fails into `problems`."""
     try:
         yield
     except LastwriteError as error:
-        done.problems.append(error.message)
+        problems.append(error.message)
     except OSError as error:
-        done.problems.append(f"{done.folder}: {error.strerror or error}")
+        problems.append(f"{error.filename or what}: {error.strerror or error}")
 
 
-def clean(folder: Path) -> None:
-    """Delete what crashes have left: unfinished net segments, replaced files, given-up timelines, orphaned caches."""
+def clean(folder: Path) -> list[str]:
+    """Delete what crashes have left: unfinished net segments, replaced files, given-up timelines, orphaned caches.
+
+    Returns what could not be deleted and why: that keeps nothing else from its turn.
+    """
+    problems: list[str] = []
     for number in left_over(folder):
-        delete_pruned(folder, number)
+        with _reported(problems, layout.timeline_folder(folder, number)):
+            delete_pruned(folder, number)
     for line in metalog.timelines(metalog.read(folder / layout.META_LOG).records):
         home = layout.timeline_folder(folder, line.number)
         for new in home.glob(f"*{NEW_SUFFIX}"):
-            new.unlink(missing_ok=True)
-        _delete_replaced(folder, line.number)
-        _delete_orphans(home)
+            with _reported(problems, new):
+                new.unlink(missing_ok=True)
+        with _reported(problems, home):
+            _delete_replaced(folder, line.number)
+        _delete_orphans(home, problems)
+    return problems
 
 
 def _delete_replaced(folder: Path, timeline: int) -> None:
@@ -128,15 +141,17 @@ def _delete_replaced(folder: Path, timeline: int) -> None:
                 delete_files(inside)
 
 
-def _delete_orphans(home: Path) -> None:
+def _delete_orphans(home: Path, problems: list[str]) -> None:
     """Delete indexes whose file is gone, and what processes that ended have left half written."""
     with contextlib.suppress(FileNotFoundError):
         for index in home.glob(f"*{index_path(Path('x')).suffix}"):
             if not any(index.with_suffix(end).exists() for end in (layout.SEGMENT_SUFFIX, layout.NET_SUFFIX)):
-                index.unlink(missing_ok=True)
+                with _reported(problems, index):
+                    index.unlink(missing_ok=True)
         for half in home.glob("*.tmp"):
             if time.time() - half.stat().st_mtime > _OLD_CACHE_SECONDS:
-                half.unlink(missing_ok=True)
+                with _reported(problems, half):
+                    half.unlink(missing_ok=True)
 
 
 def _cache(folder: Path, go_on: GoOn) -> int:

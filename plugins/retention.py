@@ -15,13 +15,22 @@ from journal.reader import JournalReader
 from journal.retention.defaults import default_policy, reserve_bytes
 from journal.retention.errors import BadPolicy
 from journal.retention.forecast import Forecast, forecast
-from journal.retention.policy import Policy, Tier, parse_tiers
+from journal.retention.looks import believe, require_likely
+from journal.retention.policy import LONGEST, Policy, Tier, parse_tiers
 from journal.retention.run import Promise, promise_of, retain, set_promise
 from journal.space import room
 from journal.upkeep import clean, upkeep_lock
 from lastwrite.config import Settings
 from lastwrite.durations import UNITS, duration_text, parse_duration, parse_share
-from lastwrite.errors import LastwriteError
+from lastwrite.errors import LastwriteError, UsageError
+from lastwrite.text import size
+
+
+class BadHold(UsageError):
+    """What `retention hold` is to keep, or for how long, makes no sense."""
+
+    code = "bad-hold"
+    hint = "Name VM@POINT, and with --until a length of time from now such as 36h, 90d, 2y; without it there is no end."
 
 
 @dataclass(frozen=True)
@@ -101,16 +110,22 @@ def shown(journal: Journal) -> Shown:
 
 
 def changed(journal: Journal, words: dict[str, str | None]) -> Policy:
-    """Return the present promise with what `words` change in it. Raises BadPolicy."""
-    reader = JournalReader(journal.folder)
-    policy = promise_of(reader, journal.default, journal.default_reserve).policy
+    """Return the present promise with what `words` change in it. Raises BadPolicy.
+
+    Where this version cannot read the present one, what is not named is as the default says.
+    """
+    try:
+        reader = JournalReader(journal.folder)
+        policy = promise_of(reader, journal.default, journal.default_reserve).policy
+    except BadPolicy:
+        policy = journal.default
     fields: dict[str, Any] = {}
     try:
         for name in ("every_write", "floor"):
             if (text := words[name]) is not None:
                 fields[name] = parse_duration(text)
         if (text := words["reserve"]) is not None:
-            fields["reserve_bytes"] = parse_share(text, room(journal.folder).total)
+            fields["reserve_bytes"] = _reserve(journal.folder, text)
     except ValueError as error:
         raise BadPolicy(str(error)) from error
     if (text := words["tiers"]) is not None:
@@ -122,22 +137,40 @@ def changed(journal: Journal, words: dict[str, str | None]) -> Policy:
     return replace(policy, **fields)
 
 
+def _reserve(folder: Path, text: str) -> int:
+    total = room(folder).total
+    wanted = parse_share(text, total)
+    if wanted >= total:
+        raise BadPolicy(
+            f"the reserve of {text} does not fit: the file system of {folder} has {size(total)}",
+            hint="Write less than the file system has, or a share of it, such as 5%.",
+        )
+    return wanted
+
+
 def promise(journal: Journal, policy: Policy | None, *, force: bool) -> None:
     """Promise that from now on; None: the appliance's default. Raises FloorLowered."""
     set_promise(journal.folder, policy, journal.default, force=force)
 
 
-def run_now(journal: Journal, *, dry_run: bool) -> dict[str, Any]:
-    """Bring a journal to its promise, or say what that would do. Raises UpkeepBusy."""
+def run_now(journal: Journal, *, dry_run: bool, force: bool = False) -> dict[str, Any]:
+    """Bring a journal to its promise, or say what that would do. Raises UpkeepBusy; ClockDoubted without `force`."""
     reader = JournalReader(journal.folder)
     wanted = promise_of(reader, journal.default, journal.default_reserve)
     now = time.time_ns()
     if dry_run:
+        if not force:
+            require_likely(reader, now, record=False)
         report = retain(journal.folder, wanted, now, dry_run=True)
     else:
         with upkeep_lock(journal.folder):
-            clean(journal.folder)
+            problems = clean(journal.folder)
+            if force:
+                believe(journal.folder, now)
+            else:
+                require_likely(reader, now)
             report = retain(journal.folder, wanted, now)
+            report.left[:0] = problems
     planned = [
         {"timeline": line, "first_lsn": job.first_lsn, "next_lsn": job.next_lsn, "files": job.last - job.first,
          "bytes": job.bytes, "points": len(job.ends)}
@@ -155,20 +188,36 @@ def run_now(journal: Journal, *, dry_run: bool) -> dict[str, Any]:
 def hold_point(
     target: str, reason: str, until: str | None, config: Path | None, state: Path | None
 ) -> dict[str, Any]:
-    """Pin the point that `target` (VM@POINT or DIR@POINT) means; return the pin."""
+    """Pin the point that `target` (VM@POINT or DIR@POINT) means; return the pin. Raises BadHold."""
     from recovery import points
 
+    end = _end(until)
     name, point = points.split_target(target)
+    if "@" not in target:
+        raise BadHold(
+            f"{target} names no point", hint=f"Write {target}@POINT, {target}@latest for what is newest now."
+        )
     journal = locate(name, config, state)
     found = points.find(JournalReader(journal.folder), point)
-    try:
-        end = None if until is None else time.time_ns() + parse_duration(until)
-    except ValueError as error:
-        raise BadPolicy(str(error)) from error
     holder = getpass.getuser()
     return asdict(
         pins.pin(journal.folder, found.timeline, found.lsn, reason=reason, holder=holder, until_ns=end)
     )
+
+
+def _end(until: str | None) -> int | None:
+    """Return when a pin ends, in ns of the appliance's clock. Raises BadHold."""
+    try:
+        age = None if until is None else parse_duration(until)
+    except ValueError as error:
+        raise BadHold(str(error)) from error
+    if age is None:
+        return None
+    if not 0 < age <= LONGEST:
+        raise BadHold(
+            f"--until {until} keeps nothing: it is more than 0 and at most {duration_text(LONGEST)}"
+        )
+    return time.time_ns() + age
 
 
 def tier_sentence(tier: Tier) -> str:

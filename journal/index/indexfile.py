@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from journal import layout
 from journal.index.chunks import CHUNK, BadCache, FileUnit
-from journal.layout import Footer
+from journal.layout import Footer, NotAFile
 from journal.placed import TICK, PackedNotes
 from journal.table import FRAME, RECORD, Table
 
@@ -97,7 +98,7 @@ class IndexFile:
     def __init__(self, path: Path, footer: Footer | None) -> None:
         self.path = path
         self._kept = -1
-        with open(path, "rb", buffering=0) as file:
+        with open(_opened(path), "rb", buffering=0) as file:
             self._front = os.pread(file.fileno(), _FRONT, 0)
             self.header = unpack_header(self._front)
             if footer and (self.header.digest, self.header.length) != (footer.digest, footer.length):
@@ -142,7 +143,7 @@ class IndexFile:
     def _open(self) -> int:
         """Open the file again, which must be the same. Raises BadCache."""
         try:
-            fd = os.dup(self._kept) if self._kept >= 0 else os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.dup(self._kept) if self._kept >= 0 else layout.open_file(self.path)
         except OSError as error:
             raise BadCache(str(error)) from error
         if _read(fd, HEADER.size, 0) != self._front:
@@ -163,6 +164,14 @@ class IndexFile:
         if len(data) != section.length or xxhash.xxh3_64_intdigest(data) != section.sum:
             raise BadCache(f"{name} of the index do not match their checksum")
         return data
+
+
+def _opened(path: Path) -> int:
+    """Open an index. Raises OSError, BadCache when it is no file."""
+    try:
+        return layout.open_file(path)
+    except NotAFile as error:
+        raise BadCache(f"{path}: {error.strerror}") from error
 
 
 def _read(fd: int, length: int, offset: int) -> bytes:

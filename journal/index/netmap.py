@@ -63,7 +63,7 @@ class NetMap:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with open(path, "rb", buffering=0) as file:
+            with open(layout.open_file(path), "rb", buffering=0) as file:
                 self._read(file.fileno())
         except (OSError, OverflowError) as error:
             raise BadCache(str(error)) from error
@@ -93,7 +93,7 @@ class NetMap:
     def unit(self) -> FileUnit:
         """Return its nets, readable also when the file is deleted. Raises BadCache."""
         try:
-            return FileUnit(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC), self.directory)
+            return FileUnit(layout.open_file(self.path), self.directory)
         except OSError as error:
             raise BadCache(str(error)) from error
 

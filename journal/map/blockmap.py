@@ -77,7 +77,7 @@ class BlockMap:
             place += len(piece)
 
     def pieces(self, offset: int, length: int) -> list[memoryview]:
-        """Return the bytes of a range as views, copying nothing of sealed segments.
+        """Return the bytes of a range as views of what was read; zeros cost nothing.
 
         A frame's checksum is compared before its first byte is handed out. Raises OutsideDisk, FrameError.
         """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import xxhash
 
-from journal import layout
+from journal import layout, metalog
 from journal.history import Damage, Epoch
 from journal.index.cachetruth import Wrong
 from journal.offline.checkcache import cache_problems
@@ -121,7 +121,7 @@ def _remark(reader: JournalReader, report: CheckReport) -> None:
             "written and never acknowledged; the next writer cuts it off"
         )
     log = reader.folder / layout.META_LOG
-    torn = log.stat().st_size - reader.meta.end if log.exists() else 0
+    torn = log.stat().st_size - metalog.read(log).end if log.exists() else 0
     if torn > 0:
         report.remarks.append(f"the last {torn} bytes of {layout.META_LOG} are no whole record")
     for number in timeline_numbers(reader.folder):
@@ -181,13 +181,18 @@ class _DataCheck:
         self._tell(self._bytes + begun)
 
     def _read(self, files: list[tuple[int, SegmentScan]]) -> bool:
-        """Read files; return False when one of them is gone."""
+        """Read files; return False when one of them is gone, or is another by now."""
         for number, scan in files:
             try:
-                fd = os.open(scan.path, os.O_RDONLY | os.O_CLOEXEC)
+                fd = layout.open_file(scan.path)
+            except layout.NotAFile:
+                self._done[self._name(scan)] = []  # the heads say what it is
+                continue
             except FileNotFoundError:
                 return False
             try:
+                if scan.inode != os.fstat(fd).st_ino:
+                    return False
                 if scan.sealed:  # what the disk holds counts, not what memory remembers of it
                     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 found = self._frames(fd, scan)

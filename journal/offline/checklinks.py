@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,7 +33,10 @@ def file_damage(timeline: int, scans: Sequence[SegmentScan], index: int) -> Iter
             timeline, scan, "the segment does not follow the one before it: that was removed or altered"
         )
     if not scan.foreign:
-        yield from _not_zero(timeline, scan)
+        try:
+            yield from _not_zero(timeline, scan)
+        except (FileNotFoundError, layout.NotAFile):
+            return  # retention has replaced it since its data was read; of what is no file the heads tell
 
 
 def _at(timeline: int, scan: SegmentScan, reason: str, offset: int = 0) -> Damage:
@@ -51,7 +55,9 @@ def _names_next(scan: SegmentScan) -> bytes | None:
 def _not_zero(timeline: int, scan: SegmentScan) -> Iterator[Damage]:
     """Yield padding that is not zeros: nobody reads it, but somebody altered the file."""
     header = layout.NET_HEADER if scan.is_net else layout.SEGMENT_HEADER
-    with open(scan.path, "rb", buffering=0) as file:
+    with open(layout.open_file(scan.path), "rb", buffering=0) as file:
+        if scan.inode != os.fstat(file.fileno()).st_ino:
+            return
         if scan.header and any(file.read(BLOCK)[header.size :]):
             yield _at(timeline, scan, "the bytes after the header were altered: they should be zeros")
         if scan.footer:
@@ -65,7 +71,9 @@ def log_damage(reader: JournalReader) -> Iterator[Damage]:
     """Yield what the metadata log says that the files do not, and what was altered in the log itself."""
     path = reader.folder / layout.META_LOG
     data = path.read_bytes() if path.exists() else b""
-    yield from _log_bytes(path, data, reader.meta.end)
+    # What was added since the files were looked at counts: a net segment is named before it is there.
+    log = metalog.read(path) if path.exists() else reader.meta
+    yield from _log_bytes(path, data, log.end)
     known = {line.number for line in reader.timelines()}
     for meta in reader.meta.records:
         number = meta.get("timeline")
@@ -73,7 +81,7 @@ def log_damage(reader: JournalReader) -> Iterator[Damage]:
             reason = _missing(reader, meta)
             if reason:
                 yield Damage(int(number), 0, 0, path, 0, reason, lost=False)
-    yield from _thinned(reader)
+    yield from _thinned(reader, log)
 
 
 def _log_bytes(path: Path, data: bytes, end: int) -> Iterator[Damage]:
@@ -108,13 +116,13 @@ def _missing(reader: JournalReader, meta: metalog.Meta) -> str | None:
     return f"the log names {what} at LSN {named}, but the newest record there is {newest}: the newest files are gone"
 
 
-def _thinned(reader: JournalReader) -> Iterator[Damage]:
+def _thinned(reader: JournalReader, log: metalog.MetaLog) -> Iterator[Damage]:
     """Compare net segments with what the log says was put in their place.
 
     The record comes first: after a crash the newest one of a range may be of a file that never got its name.
     """
     said: defaultdict[tuple[int, int, int], set[bytes]] = defaultdict(set)
-    for meta in reader.meta.records:
+    for meta in [*reader.meta.records, *log.records]:
         if meta["meta"] == "thinned":
             said[meta["timeline"], meta["first_lsn"], meta["next_lsn"]].add(bytes(meta["digest"]))
     for line in reader.timelines():

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from journal.scan import SegmentScan
 
-_VERSION = 1
+_VERSION = 2
 
 
 def default_state(journal_id: str) -> Path:
@@ -41,7 +41,8 @@ class FileRead(NamedTuple):
 class CheckState:
     """How far each sealed file has been read, and what was found there.
 
-    A file is known again by its digest, size and time of change: one that is another now is read again.
+    A file is known again by where it lies (device and inode), its digest, size and times of change: what is another
+    now is read again, and so is a copy of it.
     """
 
     path: Path | None
@@ -111,4 +112,5 @@ def _facts(scan: SegmentScan) -> dict[str, Any] | None:
         told = scan.path.stat()
     except OSError:
         return None
-    return {"digest": scan.footer.digest.hex(), "size": told.st_size, "mtime": told.st_mtime_ns}
+    place, times = [told.st_dev, told.st_ino], [told.st_mtime_ns, told.st_ctime_ns]
+    return {"digest": scan.footer.digest.hex(), "size": told.st_size, "place": place, "times": times}

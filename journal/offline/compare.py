@@ -52,6 +52,10 @@ def compare(folder: Path | str, first: str, second: str, disk: str | None = None
     Raises what choose() does, NotAJournal, WrongFormat, NotRecoverable, NoSuchDisk, NoSuchTimeline.
     """
     reader = JournalReader(folder)
+    return reader.settled(lambda: _compared(reader, first, second, disk))
+
+
+def _compared(reader: JournalReader, first: str, second: str, disk: str | None) -> DiffReport:
     a, b = _point(reader, first), _point(reader, second)
     disks = [_disk(reader, a, b, number) for number in _numbers(reader, a, b, disk)]
     return DiffReport(reader.journal_id, reader.name, a, b, disks)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from journal import storage
-from journal.offline.salvage import open_salvaged
+from journal.offline.salvage import Salvaged, open_salvaged
 from journal.ranges import ranges
 from journal.reader import JournalReader
 
@@ -19,6 +19,10 @@ def info(folder: Path | str) -> dict[str, Any]:
     WrongFormat, DamagedJournal.
     """
     opened = open_salvaged(folder, cached=True)
+    return opened.reader.settled(lambda: _told(opened))
+
+
+def _told(opened: Salvaged) -> dict[str, Any]:
     reader = opened.reader
     return {
         "name": reader.name,

@@ -6,7 +6,9 @@ of every byte that it cannot vouch for where it is and why. An image gets its na
 
 from __future__ import annotations
 
+import errno
 import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -163,13 +165,40 @@ def _places(disks: tuple[JournalDisk, ...], wanted: str | None, out: Path) -> li
         try:
             out.mkdir(exist_ok=True)
         except OSError as error:
-            raise RescueNotWritten(f"{out}: {error.strerror}; several disks need a folder") from error
-        places = [(entry, out / f"{Path(entry.name).name}.raw") for entry in chosen]
+            reason = f"{out}: {error.strerror}; several disks need a folder"
+            raise RescueNotWritten(reason, hint=_remedy(error)) from error
+        places = [(entry, out / f"{name}.raw") for entry, name in zip(chosen, _names(chosen), strict=True)]
     for _, path in places:
         for file in (path, _list_path(path)):
             if file.exists() or file.is_symlink():
                 raise RescueExists(f"{file} exists already")
     return places
+
+
+def _names(disks: list[JournalDisk]) -> list[str]:
+    """Return a name for the image of each disk: the end of its own, with its number where ends are alike."""
+    names = [Path(disk.name).name for disk in disks]
+    while len(set(names)) < len(names):
+        counted = Counter(names)
+        names = [
+            f"{name}.{disk.disk}" if counted[name] > 1 else name
+            for name, disk in zip(names, disks, strict=True)
+        ]
+    return names
+
+
+def _remedy(error: OSError) -> str | None:
+    """Return what to do about an error of the file system, None when it is what is most often done."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "Make the folder that OUT is to lie in, or name one that is there: nothing is left behind."
+    if error.errno == errno.EFBIG:
+        return (
+            "Files there cannot be as large as the disk (a limit of the file system, or `ulimit -f`): "
+            "write to another file system. Nothing is left behind."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Name a place that this user may write to: nothing is left behind."
+    return None
 
 
 def _list_path(path: Path) -> Path:
@@ -199,7 +228,7 @@ def _write_all(plans: list[_Plan], report: RescueReport, best_effort: bool, prog
     except FileExistsError as error:
         raise RescueExists(f"{path} exists already") from error
     except OSError as error:
-        raise RescueNotWritten(f"{path}: {error.strerror or error}") from error
+        raise RescueNotWritten(f"{path}: {error.strerror or error}", hint=_remedy(error)) from error
 
 
 def _write_list(files: ExitStack, report: RescueReport, written: RescuedDisk) -> None:

@@ -123,7 +123,7 @@ def _headers(folder: Path) -> list[SegmentHeader | NetHeader]:
 
 def _first_block(path: Path) -> bytes:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = layout.open_file(path)
     except OSError:
         return b""
     try:

@@ -26,6 +26,23 @@ class TimelineInUse(RefusedError):
     hint = "Release what is named first; `lastwrite retention show VM` lists pins, holds and timelines."
 
 
+class ClockDoubted(RefusedError):
+    """The appliance's clock is far ahead of everything that is known of a journal."""
+
+    code = "clock-doubted"
+    hint = (
+        "Nothing was given up. Set the clock; when it is right, `lastwrite retention run VM --force` says so, or wait: "
+        "a time that lasts for a day is believed."
+    )
+
+
+class TimelineElsewhere(RefusedError):
+    """The files of a timeline are behind a symbolic link."""
+
+    code = "timeline-elsewhere"
+    hint = "Move the folder to where the link is, then try again: nothing outside of the journal is deleted."
+
+
 class UpkeepBusy(UnavailableError):
     """Another process looks after the journal at this moment."""
 

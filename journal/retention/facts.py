@@ -12,6 +12,7 @@ from journal import pins
 from journal.history import Damage, History
 from journal.layout import NetHeader
 from journal.reader import JournalReader
+from journal.retention import dating
 from journal.retention.plan import CutFact, Facts, FileFact
 from journal.retention.thin import is_whole
 from journal.scan import SegmentScan
@@ -25,22 +26,18 @@ def facts_of(reader: JournalReader, timeline: int, now: int) -> Facts:
     history = reader.lineage(timeline).history
     damage = [d for d in reader.damage() if d.timeline == timeline]
     reasons = _fixed(scans, history, damage)
-    files = tuple(_file(scans, index, reasons[index], now) for index in range(len(scans)))
+    dated = dating.spans([scan.header.created if scan.header else None for scan in scans], now)
+    files = tuple(map(_file, scans, dated, reasons))
     needed = pins.required(reader.folder, reader.meta.records, now)
     required = frozenset(point.lsn for point in needed if point.timeline == timeline)
     return Facts(files, _cuts(history, files, reader.timeline(timeline).fork_lsn), required)
 
 
-def _file(scans: Sequence[SegmentScan], index: int, fixed: str, now: int) -> FileFact:
-    scan = scans[index]
-    following = scans[index + 1].header if index + 1 < len(scans) else None
-    oldest = scan.header.created if scan.header else 0
-    newest = following.created if following else now
+def _file(scan: SegmentScan, span: tuple[int, int], fixed: str) -> FileFact:
     ends = tuple((scan.intervals - 1).tolist()) if scan.is_net else None
     size = scan.path.stat().st_size if scan.path.exists() else 0
-    after = max(oldest, newest)
     return FileFact(
-        scan.first_lsn, scan.following_lsn, size, oldest, after, ends, fixed=fixed, largest=_largest(scan)
+        scan.first_lsn, scan.following_lsn, size, *span, ends, fixed=fixed, largest=_largest(scan)
     )
 
 
@@ -105,9 +102,10 @@ def _cuts(history: History, files: Sequence[FileFact], fork_lsn: int) -> tuple[C
         index = bisect_right(starts, cut.lsn) - 1
         if index < 0 or not history.thinned.allows(cut.lsn):
             continue
-        # A guest's clock may be wrong: what a file holds is not older than the file, nor newer than the next.
-        time = min(max(cut.wall - (cut.offset or 0), files[index].oldest), files[index].newest)
-        found.append(CutFact(cut.number, cut.lsn, time, cut.kind))
+        # A guest's clock may be wrong, and an offset measured by a wrong one: the file knows better.
+        around = (files[index].oldest, files[index].newest)
+        time, known = dating.cut_time(cut.wall - (cut.offset or 0), around)
+        found.append(CutFact(cut.number, cut.lsn, time, cut.kind, known))
     return tuple(found)
 
 

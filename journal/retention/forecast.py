@@ -62,7 +62,7 @@ def _rate(facts: list[Facts], now: int, *, nets: bool) -> float | None:
             if (file.ends is not None) != nets or (nets and index == 0):
                 continue
             total += file.bytes
-            begins, ends = min(begins, file.oldest), max(ends, file.newest)
+            begins, ends = min(begins, file.oldest or file.newest), max(ends, file.newest)
     return total * DAY / (ends - begins) if ends - begins >= _SHORTEST else None
 
 
@@ -106,9 +106,11 @@ def _shortens(
     pinned = sum(len(fact.required) for fact in facts)
     if pinned:
         said.append(
-            f"{pinned} points are kept whatever is promised: pins, bookmarks, forks, and what is being read"
+            f"{pinned} {'point is' if pinned == 1 else 'points are'} kept whatever is promised: "
+            "pins, bookmarks, forks, and what is being read"
         )
     fixed = sum(1 for fact in facts for file in fact.files if "damaged" in file.fixed)
     if fixed:
-        said.append(f"{fixed} files of {folder.name} are never thinned, because damage is in or before them")
+        files = "file" if fixed == 1 else "files"
+        said.append(f"{fixed} {files} of {folder.name} stay as they are, because damage is in or before them")
     return said

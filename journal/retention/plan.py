@@ -36,12 +36,13 @@ class FileFact:
 
 
 class CutFact(NamedTuple):
-    """A cut that is a recovery point; `time` in ns of the appliance's clock."""
+    """A cut that is a recovery point; `time` in ns of the appliance's clock. `known`: False when that is a guess."""
 
     number: int
     lsn: int
     time: int
     kind: str
+    known: bool = True
 
 
 class Facts(NamedTuple):
@@ -94,7 +95,9 @@ def kept(facts: Facts, policy: Policy, now: int) -> Kept:
 def _is_kept(cut: CutFact, policy: Policy, now: int, filled: set[tuple[int, int]]) -> bool:
     age = now - cut.time
     step = policy.step_at(age)
-    if cut.kind == "bookmark" or (cut.kind == "appshot" and age < policy.horizon) or step == 0:
+    # Cuts without a known time cannot be told apart by their step: all of them stay as long as anything does.
+    long_kept = cut.kind == "appshot" or not cut.known
+    if cut.kind == "bookmark" or (long_kept and age < policy.horizon) or step == 0:
         return True
     coarsest = policy.tiers[-1].step if policy.tiers else 1
     bucket = (step or coarsest, cut.time // (step or coarsest))

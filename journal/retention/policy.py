@@ -12,6 +12,9 @@ from lastwrite.durations import UNITS, duration_text, parse_duration
 
 WHEN_FULL = ("thin", "stop")
 _SHORTENING = 4  # so many steps take a tier away
+LONGEST = 100 * UNITS["y"]
+"""No age is longer (ns): it fits into 8 bytes beside the time of today."""
+_LARGEST = 1 << 62  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,11 @@ class Policy:
         """Raises BadPolicy."""
         if self.every_write < 0 or self.floor < 0 or (self.reserve_bytes or 0) < 0:
             raise BadPolicy("a promise has no negative times or sizes")
+        steps = [time for tier in self.tiers for time in (tier.step, tier.reach)]
+        if max(self.every_write, self.floor, *steps) > LONGEST:
+            raise BadPolicy(f"no age of a promise is longer than {duration_text(LONGEST)}")
+        if (self.reserve_bytes or 0) > _LARGEST:
+            raise BadPolicy("no file system is as large as this reserve")
         if self.when_full not in WHEN_FULL:
             raise BadPolicy(f"what to do when full is {' or '.join(WHEN_FULL)}, not {self.when_full!r}")
         for tier in self.tiers:

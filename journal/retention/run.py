@@ -12,7 +12,7 @@ from journal import metalog
 from journal.errors import JournalFull
 from journal.frame import FrameError
 from journal.reader import JournalReader
-from journal.retention.errors import FloorLowered, NoRoomToThin, NotThinned
+from journal.retention.errors import BadPolicy, FloorLowered, NoRoomToThin, NotThinned
 from journal.retention.facts import facts_of
 from journal.retention.plan import MAX_JOB_BYTES, Job, plan
 from journal.retention.policy import Policy, policy_of
@@ -67,11 +67,18 @@ def promise_of(reader: JournalReader, default: Policy, default_reserve: int) -> 
 def set_promise(folder: Path, policy: Policy | None, default: Policy, *, force: bool = False) -> None:
     """Promise something else for a journal; None: the appliance's default. Durable.
 
-    Raises FloorLowered when the guaranteed floor would become shorter and `force` is not given.
+    Raises FloorLowered when the guaranteed floor would become shorter, or nobody knows whether it does because this
+    version cannot read the present promise, and `force` is not given.
     """
 
     def check(records: list[metalog.Meta]) -> None:
-        now, then = policy_of(records, default), policy or default
+        then = policy or default
+        try:
+            now = policy_of(records, default)
+        except BadPolicy as error:
+            if force:
+                return
+            raise FloorLowered(f"{folder}: {error.message}: the guaranteed floor is not known") from error
         if then.floor < now.floor and not force:
             raise FloorLowered(
                 f"{folder}: the guaranteed floor of {duration_text(now.floor)} would become {duration_text(then.floor)}"
@@ -104,6 +111,8 @@ def retain(
         left = max(0, room(folder).free - keep_free)
         jobs = plan(facts, policy, now, max_bytes=promise.max_job_bytes, room=left)
         report.planned += [(line.number, job) for job in jobs]
+        due = plan(facts, policy, now, max_bytes=promise.max_job_bytes)
+        report.left += _without_room(folder, line.number, due, jobs, left)
         if dry_run or not jobs:
             continue
         history = reader.lineage(line.number).history
@@ -114,6 +123,20 @@ def retain(
             _do(thinner, line.number, job, report)
     report.short = is_short(folder, promise)
     return report
+
+
+def _without_room(folder: Path, timeline: int, due: list[Job], jobs: list[Job], left: int) -> list[str]:
+    """Return a sentence when there is too little room for some of what is due."""
+    planned = {index for job in jobs for index in range(job.first, job.last)}
+    missing = [job for job in due if not planned.issuperset(range(job.first, job.last))]
+    if not missing:
+        return []
+    files = sum(job.last - job.first for job in missing)
+    least = min(job.bytes for job in missing)
+    return [
+        f"{folder}: {files} {'file' if files == 1 else 'files'} of timeline {timeline} are due, but there is too little"
+        f" room: {least} bytes or more are needed beside the reserve, {left} may be used"
+    ]
 
 
 def _do(thinner: Thinner, timeline: int, job: Job, report: Report) -> None:

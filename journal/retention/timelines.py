@@ -11,7 +11,7 @@ from pathlib import Path
 from journal import layout, metalog, pins
 from journal.errors import NoSuchTimeline
 from journal.metalog import Meta
-from journal.retention.errors import TimelineInUse
+from journal.retention.errors import TimelineElsewhere, TimelineInUse
 from journal.storage import sync_folder
 from lastwrite.failpoints import reach
 
@@ -19,12 +19,16 @@ from lastwrite.failpoints import reach
 def prune_timeline(folder: Path, timeline: int) -> None:
     """Give up a timeline without children: its number is never used again, its files are deleted. Durable.
 
-    Raises NoSuchTimeline; TimelineInUse for the main one, for one that is written, and when another timeline begins on
-    it, or it has a pin, a bookmark, or a reader.
+    Raises NoSuchTimeline; TimelineElsewhere for a symbolic link; TimelineInUse for the main one, for one that is
+    written, and when another timeline begins on it, or it has a pin, a bookmark, or a reader.
     """
     if timeline == layout.MAIN:
-        raise TimelineInUse(f"timeline {timeline} of {folder} is the main one")
+        raise TimelineInUse(
+            f"timeline {timeline} of {folder} is the main one",
+            hint="The main timeline goes with its journal; `lastwrite journal info DIR` lists the others.",
+        )
     home = layout.timeline_folder(folder, timeline)
+    _require_here(home)
     fd = _lock(home)
     try:
         meta = {"meta": "pruned", "timeline": timeline, "created": time.time_ns()}
@@ -37,8 +41,9 @@ def prune_timeline(folder: Path, timeline: int) -> None:
 
 
 def delete_pruned(folder: Path, timeline: int) -> None:
-    """Delete the files of a timeline that was given up."""
+    """Delete the files of a timeline that was given up. Raises TimelineElsewhere, OSError."""
     home = layout.timeline_folder(folder, timeline)
+    _require_here(home)
     if home.exists():
         shutil.rmtree(home)
         sync_folder(home.parent)
@@ -49,6 +54,13 @@ def left_over(folder: Path) -> list[int]:
     records = metalog.read(folder / layout.META_LOG).records
     given_up = {int(meta["timeline"]) for meta in records if meta["meta"] == "pruned"} - {layout.MAIN}
     return sorted(number for number in given_up if layout.timeline_folder(folder, number).exists())
+
+
+def _require_here(home: Path) -> None:
+    if home.is_symlink():
+        raise TimelineElsewhere(
+            f"{home} is a symbolic link to {home.readlink()}: nothing behind it is deleted"
+        )
 
 
 def _lock(home: Path) -> int:

@@ -88,16 +88,19 @@ def check(folder: Folder, restart: Restart = False, state: Kept = None, json: Js
 
             report = read_all(folder, progress, state=state, keep_state=True, restart=restart)
     except KeyboardInterrupt:
-        from lastwrite.text import size
-
-        told = (
-            f"Stopped at {size(seen['done'])} of {size(seen['total'])}. The same command goes on from there."
-        )
-        say(told, console(stderr=True))
+        say(_stopped(seen["done"], seen["total"]), console(stderr=True))
         raise typer.Exit(INTERRUPTED) from None
     _print({**plain(report), "ok": report.ok}, json, show_check)
     if not report.ok:
         raise typer.Exit(5)
+
+
+def _stopped(done: int, total: int) -> str:
+    from lastwrite.text import size
+
+    if not total:
+        return "Stopped before anything was read: the journal was being opened. The same command begins anew."
+    return f"Stopped at {size(done)} of {size(total)}. The same command goes on from there."
 
 
 def rescue(

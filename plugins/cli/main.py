@@ -98,9 +98,11 @@ def _report(error: LastwriteError, words: list[str]) -> int:
             file=sys.stderr,
         )
     else:
-        print(f"error: {error.message}", file=sys.stderr)
+        from plugins.cli.output import printable
+
+        print(f"error: {printable(error.message)}", file=sys.stderr)
         if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+            print(f"hint: {printable(error.hint)}", file=sys.stderr)
     return error.exit_code
 
 

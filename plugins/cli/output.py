@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -18,10 +20,27 @@ WIDE = 240  # a pipe has no width: nothing is cut there
 GOOD, BAD, WARN, DIM = "green", "red", "yellow", "dim"
 
 
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Return `text` with nothing in it that a terminal would obey: names in a journal are other people's words."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+class _Plain(Console):
+    """A console whose only escapes are its own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is printed, made harmless."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
 def console(stderr: bool = False) -> Console:
     """Return a console: colours and its width only on a terminal."""
     file = sys.stderr if stderr else sys.stdout
-    return Console(file=file, width=None if file.isatty() else WIDE, highlight=False, soft_wrap=False)
+    return _Plain(file=file, width=None if file.isatty() else WIDE, highlight=False, soft_wrap=False)
 
 
 def show(result: R, json: bool, render: Callable[[R, Console], None]) -> None:

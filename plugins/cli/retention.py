@@ -53,6 +53,7 @@ Reserve = Annotated[
 Default = Annotated[bool, typer.Option("--default", help="Back to the appliance's default promise.")]
 Force = Annotated[bool, typer.Option("--force", help="Also when the guaranteed floor becomes shorter.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+Vouch = Annotated[bool, typer.Option("--force", help="Also when the clock is far ahead of what is known.")]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why the point must be kept.")]
 Until = Annotated[
     str | None, typer.Option(metavar="AGE", help="For so long; without it until it is released.")
@@ -96,6 +97,13 @@ def set(
         "when_full": when_full,
         "reserve": reserve,
     }
+    if default and any(word is not None for word in words.values()):
+        from journal.retention.errors import BadPolicy
+
+        raise BadPolicy(
+            "--default takes the whole promise of the appliance, and the other options change parts of it",
+            hint="Use --default by itself, then `lastwrite retention set` again with what is to differ.",
+        )
     promise(journal, None if default else changed(journal, words), force=force)
     _print(shown(journal), json)
 
@@ -103,6 +111,7 @@ def set(
 def run(
     target: Target,
     dry_run: DryRun = False,
+    force: Vouch = False,
     json: Json = False,
     config: Config = None,
     state: State = None,
@@ -113,7 +122,7 @@ def run(
     """
     from plugins.retention import locate, run_now
 
-    _print_run(run_now(locate(target, config, state), dry_run=dry_run), dry_run, json)
+    _print_run(run_now(locate(target, config, state), dry_run=dry_run, force=force), dry_run, json)
 
 
 def hold(
@@ -252,7 +261,7 @@ def _print_run(result: dict[str, Any], dry_run: bool, json: bool) -> None:
                 ("Timeline", "LSNs", "Files", "Size", last), rows, right=("Timeline", "Files", "Size", last)
             )
         )
-    else:
+    elif not result["left"]:
         say("Nothing is due: the journal is as promised.", out)
     for sentence in result["left"]:
         say(f"Not done: {sentence}", out)

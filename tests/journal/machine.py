@@ -271,7 +271,7 @@ class Machine:
     def fold(self) -> None:
         """Everything that may be thinned is, down to what must be kept; indexes and net maps are made."""
         self.commit()
-        done = upkeep(self.folder, NOW, default=EVERYTHING_AT_ONCE)
+        done = upkeep(self.folder, NOW, default=EVERYTHING_AT_ONCE, vouched=True)
         assert not done.problems, done.problems
         self._note_gone()
 

@@ -78,6 +78,28 @@ def test_pins_end_when_they_are_released_and_when_their_time_has_come(tmp_path: 
         pins.pin(folder, 9, second, reason="nowhere", holder="me")
 
 
+def test_a_list_of_pins_shows_none_that_have_ended(tmp_path: Path) -> None:
+    folder = tmp_path / "j"
+    first, second = sorted(simulated(folder, 5).expected)[3:5]
+    lasting = pins.pin(folder, 1, first, reason="case", holder="me")
+    ended = pins.pin(folder, 1, second, reason="drill", holder="me", until_ns=lasting.created)
+    with pytest.raises(NoSuchPin) as refusal:
+        pins.unpin(folder, "no such")
+    assert lasting.pin in refusal.value.message and ended.pin not in refusal.value.message
+    pins.unpin(folder, ended.pin)
+
+
+def test_what_is_no_hold_stops_nobody(tmp_path: Path) -> None:
+    folder = tmp_path / "j"
+    lsn = sorted(simulated(folder, 5).expected)[3]
+    (folder / layout.HOLDS).mkdir()
+    os.mkfifo(folder / layout.HOLDS / f"1-{lsn}.pipe")
+    (folder / layout.HOLDS / f"1-{lsn}.folder").mkdir()
+    with pins.hold(folder, 1, lsn):
+        assert [held.lsn for held in pins.holds(folder, sweep=True)] == [lsn]
+    assert pins.holds(folder) == []
+
+
 def test_a_hold_ends_with_its_process(tmp_path: Path) -> None:
     folder = tmp_path / "j"
     guest = simulated(folder, 5)

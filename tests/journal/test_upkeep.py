@@ -96,7 +96,7 @@ def test_each_age_has_the_points_that_are_promised_and_each_is_right(
 def test_everything_older_than_the_promise_is_folded_into_the_base(tmp_path: Path, clock: list[int]) -> None:
     folder = tmp_path / "j"
     expected = history(folder, clock, hours=30)
-    upkeep(folder, clock[0] + 100 * DAY, default=POLICY)
+    upkeep(folder, clock[0] + 100 * DAY, default=POLICY, vouched=True)
     inside, ends = interval_ends(folder, 1)
     assert len(ends) == 1 and len(inside) > 200
     check_what_is_left(folder, 1, expected, set(), set())

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from journal.data import raise_file_limit
 from journal.errors import OutsideDisk
 from journal.frame import CAPTURED, DISCARD, FrameBuilder
 from journal.index.chunks import CHUNK, Key, MemoryUnit
+from journal.layout import raise_file_limit
 from journal.map import blockmap
 from journal.map.net import PER_BLOCK, net_of
 from journal.map.window import Filling, Window

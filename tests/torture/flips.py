@@ -106,7 +106,7 @@ class DamageTrial:
                 if attachment < 2:
                     writer.bookmark(tap.acked_lsn - 1, f"after {attachment}")
                 if attachment == 1:
-                    upkeep(self.original, FAR_FUTURE, default=EVERYTHING_AT_ONCE)
+                    upkeep(self.original, FAR_FUTURE, default=EVERYTHING_AT_ONCE, vouched=True)
                 if attachment == 1:
                     tap.reattach()
                     tap.begin(writer.epoch + 1, writer.next_lsn, False)

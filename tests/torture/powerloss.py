@@ -93,7 +93,7 @@ class PowerLoss:
                 if number % 12 == 11 and guest.sync_end_acknowledged:
                     self._name_and_fork(tap, writer, guest.acked_lsn - 1)
                 if number % 25 == 24:
-                    done = upkeep(writer.folder, FAR_FUTURE, default=EVERYTHING_AT_ONCE)
+                    done = upkeep(writer.folder, FAR_FUTURE, default=EVERYTHING_AT_ONCE, vouched=True)
                     assert not done.problems, done.problems
                     self.seen["net segments made"] += len(done.retention.done)
                     self.upkeeps.append((len(self.promises) - 1, len(self.promises)))

@@ -37,7 +37,7 @@ def work(order):
     folder = Path(order["folder"])
     if order["do"] == "upkeep":
         tiers = tuple(Tier(*tier) for tier in order["tiers"])
-        done = upkeep(folder, order["now"], default=Policy(every_write=0, tiers=tiers, floor=0))
+        done = upkeep(folder, order["now"], default=Policy(every_write=0, tiers=tiers, floor=0), vouched=True)
         assert not done.problems, done.problems
         print(json.dumps(len(done.retention.done)), flush=True)
     elif order["do"] == "fork":
@@ -166,8 +166,7 @@ class RetentionTrial:
         self._look(folder, tap, needed, f"after {spec}")
 
     def _thin(self, folder: Path, tap: TortureTap, needed: set[int]) -> None:
-        for _ in range(30):
-            tap.step()
+        self._stream(tap, 30)
         self.seen["net segments made"] += self.worker.do(**self._order(folder))
         tap.settle()
         self._look(folder, tap, needed, "after the next upkeep")
@@ -177,7 +176,9 @@ class RetentionTrial:
             reader = verify.opened(folder, tap.acked_lsn)
             history = reader.lineage().history
             for lsn in {tap.acked_lsn - 1, *needed}:
-                verify.require(history.is_point(lsn), f"LSN {lsn} is needed, and no point any more")
+                verify.require(
+                    history.is_point(lsn), f"needed, and no point any more: {history.refusal(lsn)}"
+                )
             for lsn in {*needed, *verify.samples(self.chance, tap.truth, tap.acked_lsn, 4)}:
                 if history.is_point(lsn):
                     verify.served(reader, tap.truth, lsn)
