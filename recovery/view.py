@@ -60,7 +60,7 @@ class View:
         return self._map.read(offset, length)
 
     def pieces(self, offset: int, length: int) -> list[memoryview]:
-        """Return the content as buffers of the mapped journal. Raises FrameError when it is damaged."""
+        """Return the content as buffers, each verified before its first byte. Raises FrameError when it is damaged."""
         return self._map.pieces(offset, length)
 
     def extents(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:

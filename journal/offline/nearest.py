@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from journal.history import History
 from journal.map.origin import FrameOf, frames_of
 from journal.map.resolve import resolve
@@ -24,33 +26,27 @@ class _Search:
 
     def before(self, lsn: int) -> int | None:
         """Return the newest good point before `lsn`."""
-        point: int | None = lsn
-        if not self._history.is_point(lsn):
-            point = self._history.before(lsn)
-        for _ in range(_TRIES):
-            if point is None:
-                return None
-            bad = self._verify(point)
-            if not bad:
-                return point
-            # Whoever needs a frame later needs it right after it was written, too.
-            point = self._history.before(min(frame.first_lsn for frame in bad))
-        return None
+        point = lsn if self._history.is_point(lsn) else self._history.before(lsn)
+        # Whoever needs a frame later needs it right after it was written, too.
+        return self._good(point, lambda _, bad: self._history.before(min(frame.first_lsn for frame in bad)))
 
     def after(self, lsn: int) -> int | None:
         """Return the oldest good point after `lsn`."""
-        point: int | None = lsn
-        if not self._history.is_point(lsn):
-            point = self._history.after(lsn)
+        point = lsn if self._history.is_point(lsn) else self._history.after(lsn)
+        return self._good(point, self._beyond)
+
+    def _good(self, point: int | None, following: Callable[[int, set[FrameOf]], int | None]) -> int | None:
+        """Return the first of some points that is good; `following` names the next one after one with bad frames."""
         for _ in range(_TRIES):
-            if point is None:
-                return None
-            bad = self._verify(point)
-            if not bad:
+            bad = self._verify(point) if point is not None else set()
+            if point is None or not bad:
                 return point
-            self._bad |= bad
-            point = self._first_without(self._bad, point)
+            point = following(point, bad)
         return None
+
+    def _beyond(self, point: int, bad: set[FrameOf]) -> int | None:
+        self._bad |= bad
+        return self._first_without(self._bad, point)
 
     def _first_without(self, bad: set[FrameOf], low: int) -> int | None:
         """Return the oldest point after `low` that needs none of the `bad` frames, by halving."""
