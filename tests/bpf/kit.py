@@ -85,12 +85,14 @@ def copy(record: RingRecord) -> Captured:
     )  # fmt: skip
 
 
-def drain(tap: BpfTap) -> list[Captured]:
-    """Take the committed records out of the ring, giving it back piece by piece."""
+def drain(tap: BpfTap, until: int | None = None) -> list[Captured]:
+    """Take the committed records out of the ring, giving it back piece by piece; none after the position `until`."""
     taken: list[Captured] = []
     while True:
         start = end = tap.consumer_position
         for record in tap.records(start, 1 << 20):
+            if until is not None and end >= until:
+                break
             taken.append(copy(record))
             end = record.end
         tap.release(end)

@@ -86,8 +86,8 @@ def _bitmap_sync(tap: BpfTap, disk: LoopDisk, replica: Replica) -> bool:
     before = tap.producer_position
     fresh = Replica(bytes(len(replica.image)))
     fresh.reread(disk.path, extents)
-    while tap.consumer_position < before:  # older than what was just read
-        replica.apply(drain(tap))
+    while tap.consumer_position < before:  # older than what was just read; newer ones stay in the ring
+        replica.apply(drain(tap, before))
     for _, offset, length in extents:
         replica.image[offset : offset + length] = fresh.image[offset : offset + length]
     tap.confirm_dirty()

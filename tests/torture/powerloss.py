@@ -64,9 +64,13 @@ class PowerLoss:
             content = disk.content()
             tap = BpfTap.attach([disk.path], RING_BYTES, places.pin_directory())
             try:
+                tap.accounting()  # begins the accounts
                 with Collector(tap) as collected:
                     self._write(disk, tap, commits)
                 assert tap.lost() == 0, "the tap could not capture everything: nothing is shown"
+                assert tap.accounting(5).balanced, (
+                    f"the tap missed writes, nothing is shown: {tap.counters()}"
+                )
                 masks = tap.opf_masks
             finally:
                 tap.detach()
