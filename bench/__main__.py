@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.measure import Benchmark, Figure, Setup, measure, missed
+from bench.progress import Progress
 from bench.table import table_of
 from lastwrite.errors import LastwriteError
 
@@ -66,8 +67,11 @@ def run(kind: type[Benchmark], options: argparse.Namespace) -> list[Figure]:
     rounds = options.rounds or (SMOKE_ROUNDS if options.smoke else ROUNDS)
     found: dict[str, Figure] = {}
     for _ in range(SMOKE_ATTEMPTS if options.smoke else 1):
-        with tempfile.TemporaryDirectory(prefix="lastwrite-bench-", dir=options.folder) as folder:
-            figures = measure(kind(Setup(options, Path(folder), options.smoke)), rounds)
+        with (
+            tempfile.TemporaryDirectory(prefix="lastwrite-bench-", dir=options.folder) as folder,
+            Progress(kind.name) as progress,
+        ):
+            figures = measure(kind(Setup(options, Path(folder), options.smoke, progress)), rounds)
         below = {figure.case.name for figure in missed(list(found.values()))}
         found |= {f.case.name: f for f in figures if f.case.name not in found or f.case.name in below}
         if not missed(list(found.values())):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.errors import MissingPeer
+from bench.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,13 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a benchmark is run with: its options, an empty folder on the disk to measure, and how much to do."""
+    """What a benchmark is run with: its options, an empty folder on the disk to measure, how much to do, and where it
+    shows what it is doing."""
 
     options: argparse.Namespace
     folder: Path
     smoke: bool
+    progress: Progress
 
 
 class Benchmark(ABC):
@@ -147,9 +150,13 @@ class Figure:
 def measure(benchmark: Benchmark, rounds: int) -> list[Figure]:
     """Run a benchmark's rounds one after the other; return a figure for each of its cases."""
     cases = benchmark.cases(benchmark.setup.options)
+    found = []
     try:
+        benchmark.setup.progress.stage("preparing")
         benchmark.open()
-        found = [benchmark.round() for _ in range(rounds)]
+        for number in range(rounds):
+            benchmark.setup.progress.stage(f"round {number + 1} of {rounds}")
+            found.append(benchmark.round())
     finally:
         benchmark.close()
     return [Figure(benchmark.name, case, tuple(samples[case.name] for samples in found)) for case in cases]

@@ -72,30 +72,47 @@ class Resolve(Benchmark):
     def open(self) -> None:
         """Write the journals, and see that their maps are right."""
         for name in _chosen(self.setup.options):
+            self.setup.progress.tell(f"writing {name}")
             write_journal(self._folder(name), STORIES[name])
-            _check(self._folder(name), STORIES[name])
+            self._check(name)
 
     def round(self) -> dict[str, Sample]:
         """Make a map of a point near the end of each journal, and replay it to the same point."""
         found = {}
         for name in _chosen(self.setup.options):
             folder, lsn = self._folder(name), str(_point(STORIES[name]))
+            self.setup.progress.tell(name)
             if name not in BOUNDS:
-                found[name] = Sample(
-                    statistics.median(run("resolve", str(folder), lsn, "5").said["seconds"][1:])
-                )
+                said = self._run("resolve", str(folder), lsn, "5").said
+                found[name] = Sample(statistics.median(said["seconds"][1:]))
                 continue
             forget(folder)
-            ours = run("resolve", str(folder), lsn, "1")
+            ours = self._run("resolve", str(folder), lsn, "1")
+            self.setup.progress.tell(f"{name}, log replay")
             forget(folder)
             image = self.setup.folder / "replayed.img"
-            found[name] = Sample(ours.seconds, run("replay", str(folder), lsn, str(image)).seconds)
+            found[name] = Sample(ours.seconds, self._run("replay", str(folder), lsn, str(image)).seconds)
             found[f"{name}-memory"] = Sample(ours.said["megabytes"])
             image.unlink()
         return found
 
     def _folder(self, name: str) -> Path:
         return self.setup.folder / name
+
+    def _run(self, what: str, *arguments: str) -> Ran:
+        return run(what, *arguments, modules=self.setup.folder / "modules")
+
+    def _check(self, name: str) -> None:
+        """Compare the number of blocks in a map with those that were written. Raises BenchFailed."""
+        story = STORIES[name]
+        frames = story.records // RECORDS * 9 // 10
+        written = np.zeros(story.disk_bytes // BLOCK, np.bool_)
+        for number in range(frames):
+            written[blocks_of(story, number)] = True
+        due = int(written.sum()) * BLOCK
+        found = self._run("count", str(self._folder(name)), str(1 + frames * RECORDS)).said["bytes"]
+        if found != due:
+            raise BenchFailed(f"the map of {name} has {found} bytes of data, {due} were written")
 
 
 def _chosen(options: argparse.Namespace) -> list[str]:
@@ -109,11 +126,17 @@ def _point(story: Story) -> int:
     return int(story.records * random.uniform(0.9, 0.999))
 
 
-def run(what: str, *arguments: str) -> Ran:
-    """Run bench.resolve_worker in a new process. Raises BenchFailed when it fails."""
+def run(what: str, *arguments: str, modules: Path) -> Ran:
+    """Run bench.resolve_worker in a new process. Raises BenchFailed when it fails.
+
+    `modules`: a folder for compiled modules, which an installed program has. Where the environment forbids Python to
+    write them beside the source, each process would compile all of the journal's anew.
+    """
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(modules)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     begun = time.perf_counter()
     command = [sys.executable, "-m", "bench.resolve_worker", what, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False, env=environment)
     if done.returncode:
         raise BenchFailed(f"`{what}` of a journal ended with {done.returncode}")
     return Ran(time.perf_counter() - begun, json.loads(done.stdout))
@@ -127,15 +150,3 @@ def forget(folder: Path) -> None:
             os.fsync(fd)
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(fd)
-
-
-def _check(folder: Path, story: Story) -> None:
-    """Compare the number of blocks in a map with those that were written. Raises BenchFailed."""
-    frames = story.records // RECORDS * 9 // 10
-    written = np.zeros(story.disk_bytes // BLOCK, np.bool_)
-    for number in range(frames):
-        written[blocks_of(story, number)] = True
-    due = int(written.sum()) * BLOCK
-    found = run("count", str(folder), str(1 + frames * RECORDS)).said["bytes"]
-    if found != due:
-        raise BenchFailed(f"the map of {folder.name} has {found} bytes of data, {due} were written")

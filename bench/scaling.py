@@ -51,6 +51,7 @@ class Scaling(Benchmark):
         """Write the histories."""
         for factor in FACTORS:
             story = Story(BASE * factor, DISK, HOT, SEGMENT, holes=True)
+            self.setup.progress.tell(f"writing {story.records:,} records")
             write_journal(self._folder(factor), story)
 
     def _folder(self, factor: int) -> Path:
@@ -59,7 +60,8 @@ class Scaling(Benchmark):
     def round(self) -> dict[str, Sample]:
         """Append the same frames to each, and resolve a point near the end of each."""
         appended = {factor: _append(self._folder(factor)) for factor in FACTORS}
-        resolved = {factor: _resolve(self._folder(factor), BASE * factor) for factor in FACTORS}
+        modules = self.setup.folder / "modules"
+        resolved = {factor: _resolve(self._folder(factor), BASE * factor, modules) for factor in FACTORS}
         found = {}
         for factor in FACTORS[1:]:
             length = f"{BASE * factor:,}-records"
@@ -86,7 +88,7 @@ def _append(folder: Path) -> float:
         return (time.perf_counter() - begun) / (FRAMES * RECORDS) * 1e6
 
 
-def _resolve(folder: Path, records: int) -> float:
+def _resolve(folder: Path, records: int, modules: Path) -> float:
     """Return the milliseconds that a map of a point near the end takes, in a process that has the journal open."""
-    said = run("resolve", str(folder), str(records * 9 // 10), "5").said
+    said = run("resolve", str(folder), str(records * 9 // 10), "5", modules=modules).said
     return float(statistics.median(said["seconds"][1:]) * 1000)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from journal.errors import NotRecoverable
-from journal.notes import CutNote, EpochNote, GapNote, JournalDisk, SyncNote
+from journal.notes import ADDING_SYNCS, CutNote, EpochNote, GapNote, JournalDisk, SyncNote
 from journal.scan import PlacedNote
 from journal.thinned import Thinned
 
@@ -31,6 +31,11 @@ class Epoch:
     boot: str
     wall: int
     mono: int
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is valid and its sync sent every block: a point needs nothing older."""
+        return self.valid_from is not None and self.sync not in ADDING_SYNCS
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,7 @@ class History:
 
     def base(self, epoch: Epoch) -> int:
         """Return the oldest epoch that points of `epoch` need: the newest valid one that sent every block."""
-        whole = [e.number for e in self.epochs if e.number <= epoch.number and _sent_all(e)]
+        whole = [e.number for e in self.epochs if e.number <= epoch.number and e.is_base]
         return max(whole, default=0)
 
     def first_damage(self, epoch: Epoch) -> int | None:
@@ -279,7 +284,3 @@ class History:
     def latest(self) -> int | None:
         """Return the newest LSN that is a recovery point."""
         return self.before(self.last_lsn + 1)
-
-
-def _sent_all(epoch: Epoch) -> bool:
-    return epoch.valid_from is not None and epoch.sync != "bitmap"

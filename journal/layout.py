@@ -116,8 +116,14 @@ def open_file(path: Path) -> int:
     raise NotAFile(errno.EINVAL, "it is no regular file", str(path))
 
 
+def read_file(path: Path) -> bytes:
+    """Return what a regular file holds. Raises NotAFile, OSError."""
+    with open(open_file(path), "rb") as file:
+        return file.read()
+
+
 def _opened(path: Path) -> int:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     try:
         return os.open(path, flags)
     except OSError as error:
@@ -312,8 +318,7 @@ def read_identity(folder: Path) -> Identity:
     """Return who the journal in `folder` is. Raises NotAJournal, WrongFormat, DamagedJournal."""
     path = folder / IDENTITY
     try:
-        with open(open_file(path), "rb") as file:
-            fields = json.loads(file.read())
+        fields = json.loads(read_file(path))
         found = fields["format"]
     except (FileNotFoundError, NotADirectoryError):
         raise NotAJournal(f"{folder} holds no journal") from None

@@ -18,6 +18,7 @@ import msgpack
 import xxhash
 
 from journal import layout
+from journal.errors import DamagedJournal
 from journal.metarecords import makes_sense
 from journal.storage import FILE_MODE, replace_file, write_error
 from lastwrite.failpoints import reach
@@ -25,6 +26,7 @@ from lastwrite.failpoints import reach
 MAGIC = b"LWM1"
 META_HEADER = struct.Struct("<4sIQ")
 MAX_BODY_BYTES = 1 << 20
+_WRITING = os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # what is no file must keep nobody waiting
 SINCE_FORMAT_2 = ("pin", "unpin", "retention", "thinned", "pruned")
 
 Meta = dict[str, Any]
@@ -60,8 +62,11 @@ def encode(meta: Meta) -> bytes:
 
 
 def read(path: Path) -> MetaLog:
-    """Return what the log at `path` holds; bytes that are no record are stepped over, 8 at a time."""
-    data = path.read_bytes()
+    """Return what the log at `path` holds; bytes that are no record are stepped over, 8 at a time.
+
+    Raises DamagedJournal when it is no regular file, OSError.
+    """
+    data = content(path)
     records: list[Meta] = []
     damaged: list[int] = []
     place = end = 0
@@ -79,6 +84,15 @@ def read(path: Path) -> MetaLog:
             records.append(meta)
         place = end = after
     return MetaLog(records, end, damaged)
+
+
+def content(path: Path) -> bytes:
+    """Return the bytes of the log at `path`. Raises DamagedJournal when it is no regular file, OSError."""
+    try:
+        return layout.read_file(path)
+    except layout.NotAFile as error:
+        hint = "Move it away, or put the file back from a copy: without it `lastwrite journal rescue` works, too."
+        raise DamagedJournal(f"{path} is damaged: {error.strerror}", hint=hint) from error
 
 
 def _record_at(data: bytes, place: int) -> tuple[Meta | None, int] | None:
@@ -115,7 +129,7 @@ def _locked(folder: Path, *, make: bool = True) -> Iterator[tuple[int, MetaLog]]
     """Hold the log's lock; give its descriptor and its records, what is torn at its end cut off."""
     path = folder / layout.META_LOG
     try:
-        fd = os.open(path, os.O_RDWR | (os.O_CREAT if make else 0) | os.O_CLOEXEC, FILE_MODE)
+        fd = os.open(path, _WRITING | (os.O_CREAT if make else 0), FILE_MODE)
     except OSError as error:
         raise write_error(path, error) from error
     try:

@@ -10,12 +10,16 @@ from journal.errors import BadContent
 from journal.frame import SECTOR
 
 ORDERS = ("total", "per-disk", "cycle")
-SYNCS = ("initial", "full", "bitmap")
+SYNCS = ("initial", "full", "bitmap", "delta")
+ADDING_SYNCS = ("bitmap", "delta")
+"""They send only what may differ, or does differ, from the end of the last valid epoch."""
 CUT_KINDS = ("tick", "sync-end", "bookmark", "appshot", "shutdown")
 CONSISTENCIES = ("app", "filesystem", "crash", "approximate")
 MAX_TEXT = 1024
 MAX_NAME = 255
 MAX_DISK_BYTES = 64 << 40
+MAX_DEPTH, MAX_VALUES, MAX_CHARACTERS = 5, 1000, 32 << 10
+"""Of a cut's coordinates: how deep, how many values, how much text."""
 _MAX_NS = (1 << 63) - 1
 
 
@@ -173,11 +177,32 @@ def _cut(note: Mapping[str, Any]) -> CutNote:
     offset = None if note.get("offset") is None else _integer(note, "offset", -_MAX_NS)
     frozen = None if note.get("frozen") is None else _integer(note, "frozen")
     coordinates = note.get("coordinates")
-    if coordinates is not None and not isinstance(coordinates, dict):
+    if coordinates is not None and not (isinstance(coordinates, dict) and _is_modest(coordinates)):
         raise BadContent(f"a cut has coordinates {_short(coordinates)}")
     kind, consistency = _word(note, "kind", CUT_KINDS), _word(note, "consistency", CONSISTENCIES)
     number = _integer(note, "number", 1)
     return CutNote(*_clock(note), number, kind, label, consistency, offset, frozen, coordinates)
+
+
+def _is_modest(value: object) -> bool:
+    """Return whether coordinates may be kept: every reader of the journal has them in memory."""
+    waiting: list[tuple[object, int]] = [(value, 0)]
+    seen = characters = 0
+    while waiting:
+        one, depth = waiting.pop()
+        seen += 1
+        if isinstance(one, str):
+            characters += len(one)
+        elif isinstance(one, dict) and depth < MAX_DEPTH and all(isinstance(key, str) for key in one):
+            characters += sum(map(len, one))
+            waiting += [(inner, depth + 1) for inner in one.values()]
+        elif isinstance(one, list) and depth < MAX_DEPTH:
+            waiting += [(inner, depth + 1) for inner in one]
+        elif one is not None and not isinstance(one, bool | int | float):
+            return False
+        if seen > MAX_VALUES or characters > MAX_CHARACTERS:
+            return False
+    return True
 
 
 def _gap(note: Mapping[str, Any]) -> GapNote:

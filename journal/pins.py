@@ -25,7 +25,7 @@ from journal.metalog import Meta, Timeline
 from journal.notes import checked_name
 from journal.scan import Owner, SegmentScan
 from journal.storage import FILE_MODE, make_folder
-from lastwrite.errors import LastwriteError, UnavailableError
+from lastwrite.errors import LastwriteError, UnavailableError, UsageError
 
 _NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -35,6 +35,13 @@ class HoldNotTaken(UnavailableError):
 
     code = "hold-not-taken"
     hint = "Make space for the journal (also inodes: `df -i`), or allow more open files (`ulimit -n`); then try again."
+
+
+class AmbiguousPin(UsageError):
+    """Several pins begin with what was named."""
+
+    code = "ambiguous-pin"
+    hint = "Name so much of the id that only one pin begins with it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +96,38 @@ def pin(
     return made
 
 
+def named_pin(folder: Path, text: str) -> Pin:
+    """Return the pin whose id is `text`, or the only lasting one whose id begins with it.
+
+    Raises NoSuchPin, AmbiguousPin with the candidates.
+    """
+    records = metalog.read(folder / layout.META_LOG).records
+    every, lasting = pins(records, 0), pins(records, time.time_ns())
+    exact = [pin for pin in every if pin.pin == text]
+    found = exact or [pin for pin in lasting if text and pin.pin.startswith(text.lower())]
+    if not found:
+        raise _no_such_pin(folder, text, lasting)
+    if len(found) > 1:
+        choice = ", ".join(f"{pin.pin} ({pin.reason})" for pin in found)
+        raise AmbiguousPin(
+            f"{len(found)} pins of {folder} begin with {text}",
+            hint=f"Name so much that only one is meant: {choice}.",
+            choices=[pin.pin for pin in found],
+        )
+    return found[0]
+
+
+def _no_such_pin(folder: Path, text: str, lasting: Sequence[Pin]) -> NoSuchPin:
+    known = ", ".join(f"{pin.pin} ({pin.reason})" for pin in lasting)
+    return NoSuchPin(f"{folder} has no pin {text}; it has {known or 'none'}")
+
+
 def unpin(folder: Path, pin_id: str) -> None:
     """Give a pin up. Durable. Raises NoSuchPin, JournalFull, JournalWriteFailed."""
 
     def check(records: list[Meta]) -> None:
         if pin_id not in {pin.pin for pin in pins(records, 0)}:
-            lasting = ", ".join(pin.pin for pin in pins(records, time.time_ns()))
-            raise NoSuchPin(f"{folder} has no pin {pin_id}; it has {lasting or 'none'}")
+            raise _no_such_pin(folder, pin_id, pins(records, time.time_ns()))
 
     metalog.append(folder, {"meta": "unpin", "pin": pin_id, "created": time.time_ns()}, check)
 

@@ -147,9 +147,8 @@ class _Timeline:
                 yield Range(kind, first, last, begin, end, count, epoch.number, reason)
             else:
                 count = sum(self._history.is_point(lsn) for lsn in ends)
-                yield Range(
-                    CUTS, first, last, begin, end, count, epoch.number, "thinned: only kept points are left"
-                )
+                left = "only kept points are left" if count else "none of its points was kept"
+                yield Range(CUTS, first, last, begin, end, count, epoch.number, f"thinned: {left}")
 
     def _pieces(self, span: Span) -> Iterator[tuple[int, int, list[int] | None]]:
         """Cut a span where thinning begins and ends: (first LSN, last LSN, the LSNs that were kept or None)."""

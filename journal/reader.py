@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from journal import layout, metalog, table
+from journal.ahead import files_ahead
 from journal.damage import segment_damage
 from journal.data import SegmentData
 from journal.errors import DamagedJournal, NoSuchDisk, NoSuchTimeline, NotRecoverable
@@ -103,7 +104,9 @@ class JournalReader:
         by_path = {data.scan.path: data for data in known}
         for _ in range(_LOOKS):
             try:
-                return [self._scan(file, timeline, by_path) for file in layout.files(self.folder, timeline)]
+                files = layout.files(self.folder, timeline)
+                found = files_ahead(files, by_path) if self._cached else files
+                return [self._scan(file, timeline, by_path) for file in found]
             except FileNotFoundError:
                 continue  # retention has put a net segment in its place meanwhile
         raise DamagedJournal(f"the files of timeline {timeline} in {self.folder} do not stay as they are")

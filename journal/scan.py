@@ -18,11 +18,12 @@ from journal.errors import DamagedJournal
 from journal.follow import Follow, NetFollow, SegmentFollow
 from journal.frame import BLOCK, HEADER_BYTES, SECTOR, FrameHeader
 from journal.heads import Found, Heads
-from journal.index.chunks import BadCache, Unit
+from journal.index.chunks import Unit
 from journal.index.filenets import Columns, unit_of
 from journal.index.indexed import Indexed
-from journal.index.indexfile import IndexFile, IndexHeader, index_path, last_times
-from journal.index.lazy import JoinedColumn, LazyColumn
+from journal.index.indexfile import IndexFile, IndexHeader, last_times, right_index
+from journal.index.lazy import JoinedColumn
+from journal.map.net import distinct
 from journal.placed import PlacedNote as PlacedNote
 from journal.table import FRAME
 
@@ -122,7 +123,7 @@ class SegmentScan:
     def intervals(self) -> table.Int64s:
         """The LSNs after the intervals of a net segment, ascending; empty for a segment."""
         ends: table.Int64s = self.frames.array()["next_lsn"]
-        return np.unique(ends) if self.is_net else ends[:0]
+        return distinct(ends) if self.is_net else ends[:0]
 
     @property
     def _complete(self) -> bool:
@@ -246,13 +247,13 @@ class SegmentScan:
         self._take(said)
         self.notes = self._notes = list(index.notes)
         self._indexed = first = Indexed(index, complete=False, walk=self._heads)
-        self.frames = JoinedColumn(LazyColumn(first.frames), self._frame_rows)
-        self.rows = JoinedColumn(LazyColumn(first.records), self._record_rows)
-        self.places = JoinedColumn(LazyColumn(first.places), self._place_rows)
+        self.frames = JoinedColumn(first.frames, self._frame_rows)
+        self.rows = JoinedColumn(first.rows, self._record_rows)
+        self.places = JoinedColumn(first.places, self._place_rows)
 
     def _own_index(self, footer: layout.Footer | None) -> IndexFile | None:
         """Return the index when it is right and this file's; `header` is then what it says."""
-        index = _right_index(self.path, footer)
+        index = right_index(self.path, footer)
         if index is not None and index.header.first_lsn == self.first_lsn:
             self.header = self._unpacked(index.header.head)
             if self.header is not None and not self.foreign:
@@ -271,15 +272,14 @@ class SegmentScan:
     def _use(self, index: IndexFile) -> None:
         self._indexed = indexed = Indexed(index, complete=True, walk=self._heads)
         self._unit, self.notes = None, index.notes
-        self.frames, self.rows = LazyColumn(indexed.frames), LazyColumn(indexed.records)
-        self.places = LazyColumn(indexed.places)
+        self.frames, self.rows, self.places = indexed.frames, indexed.rows, indexed.places
         self._frame_rows = self._record_rows = self._place_rows = table.Column(FRAME)
 
     def _lighten(self) -> None:
         """Give up the columns in memory when an index has come to hold them."""
         if self._complete or not self.cached or self.footer is None or self.bad or self.tail_reason:
             return
-        index = _right_index(self.path, self.footer)
+        index = right_index(self.path, self.footer)
         counted = (self.frame_count, self.record_count, len(self.notes))
         if index and counted == (index.header.frames, index.header.records, len(index.notes)):
             notes_kept = self.notes
@@ -302,6 +302,11 @@ class SegmentScan:
             known = unit_of(self)
             self._unit = None if self._complete else known
         return known
+
+    def expect_records(self) -> None:
+        """Let the kernel begin to read what the index says of frames and records."""
+        if self._indexed:
+            self._indexed.expect()
 
     def unit_from_heads(self) -> Unit:
         """Return the nets of the whole file, when those of its index have turned out to be bad."""
@@ -391,10 +396,3 @@ class SegmentScan:
 def _last_time(header: FrameHeader, rows: table.Table) -> int:
     newest = header.base_time + (int(rows["how"].max()) >> 8) * 1000 if header.records else 0
     return min(newest, _MAX_TIME)
-
-
-def _right_index(path: Path, footer: layout.Footer | None) -> IndexFile | None:
-    try:
-        return IndexFile(index_path(path), footer)
-    except (OSError, BadCache):
-        return None

@@ -13,7 +13,7 @@ from journal import frame, layout, notes, table
 from journal.errors import BadContent, BadSequence
 from journal.frame import SECTOR, SYNC, Buffer, FrameHeader
 from journal.history import Cut, Damage, Epoch, History
-from journal.notes import CutNote, EpochNote, GapNote, JournalDisk, Parsed, SyncNote
+from journal.notes import ADDING_SYNCS, CutNote, EpochNote, GapNote, JournalDisk, Parsed, SyncNote
 from journal.reader import JournalReader
 
 _MAX_BASE_TIME = (1 << 62) - 1
@@ -73,9 +73,9 @@ class Sequence:
     def _begin(self, header: FrameHeader, note: EpochNote) -> Sequence:
         if note.epoch != header.epoch:
             raise BadSequence(f"a note begins epoch {note.epoch} in a frame of epoch {header.epoch}")
-        if note.sync == "bitmap" and not self.valid_base:
+        if note.sync in ADDING_SYNCS and not self.valid_base:
             raise BadSequence(
-                f"epoch {note.epoch} syncs a bitmap, but there is no valid epoch that it adds to"
+                f"epoch {note.epoch} syncs a {note.sync}, but there is no valid epoch that it adds to"
             )
         for disk in note.disks:
             self._check_number(note.epoch, disk)
@@ -209,7 +209,7 @@ def _lost(reader: JournalReader, timeline: int) -> list[Damage]:
 
 
 def _needed(history: History, epoch: Epoch) -> int:
-    return epoch.number if epoch.sync != "bitmap" else history.base(epoch)
+    return epoch.number if epoch.sync not in ADDING_SYNCS else history.base(epoch)
 
 
 def _hit(lost: Items[Damage], oldest: int) -> bool:

@@ -21,10 +21,11 @@ from journal.index.indexfile import index_path
 from journal.index.make import write_index
 from journal.reader import JournalReader
 from journal.retention.errors import UpkeepBusy
-from journal.retention.looks import UPKEEP_LOCK, require_likely
+from journal.retention.looks import UPKEEP_LOCK, believe, require_likely
 from journal.retention.netfile import NEW_SUFFIX
 from journal.retention.policy import Policy
 from journal.retention.run import Promise, Report, is_short, promise_of, retain, steps_of
+from journal.retention.shorten import Foreseen, foresee, retain_in_space
 from journal.retention.thin import delete_files, is_whole
 from journal.retention.timelines import delete_pruned, left_over
 from journal.scan import Owner, SegmentScan
@@ -93,6 +94,46 @@ def upkeep(
             with _reported(done.problems, folder):
                 done.indexed = _cache(folder, go_on)
     return done
+
+
+def run_once(
+    folder: Path,
+    now: int,
+    *,
+    default: Policy,
+    default_reserve: int = 0,
+    vouched: bool = False,
+    report: Report | None = None,
+) -> Report:
+    """Bring one journal to its promise at `now` (ns, appliance's clock), shortened as far as want of space asks for it.
+
+    What was done is in `report` at any moment: also when this is interrupted. Raises NotAJournal, WrongFormat,
+    UpkeepBusy, BadPolicy, ClockDoubted unless `now` is `vouched` for; NetSegmentBad, JournalWriteFailed.
+    """
+    report = Report() if report is None else report
+
+    def promised() -> Promise:
+        return promise_of(JournalReader(folder), default, default_reserve)
+
+    with upkeep_lock(folder):
+        problems = clean(folder)
+        if vouched:
+            believe(folder, now)
+        else:
+            require_likely(JournalReader(folder), now)
+        retain_in_space(folder, promised, now, report)
+        report.left[:0] = problems
+    return report
+
+
+def foresee_once(
+    folder: Path, now: int, *, default: Policy, default_reserve: int = 0, vouched: bool = False
+) -> Foreseen:
+    """Return what run_once() would do; nothing is written. Raises ClockDoubted, BadPolicy, NotAJournal."""
+    reader = JournalReader(folder)
+    if not vouched:
+        require_likely(reader, now, record=False)
+    return foresee(folder, promise_of(reader, default, default_reserve), now)
 
 
 @contextmanager

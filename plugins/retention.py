@@ -15,11 +15,9 @@ from journal.reader import JournalReader
 from journal.retention.defaults import default_policy, reserve_bytes
 from journal.retention.errors import BadPolicy
 from journal.retention.forecast import Forecast, forecast
-from journal.retention.looks import believe, require_likely
 from journal.retention.policy import LONGEST, Policy, Tier, parse_tiers
-from journal.retention.run import Promise, promise_of, retain, set_promise
+from journal.retention.run import Promise, promise_of, set_promise
 from journal.space import room
-from journal.upkeep import clean, upkeep_lock
 from lastwrite.config import Settings
 from lastwrite.durations import UNITS, duration_text, parse_duration, parse_share
 from lastwrite.errors import LastwriteError, UsageError
@@ -53,27 +51,33 @@ class Shown:
     oldest: int | None
     newest: int | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it for programs."""
-        return {
-            "journal": str(self.folder),
-            "promise": self.promise.policy.to_meta()
-            | {"own": self.promise.own, "reserve": self.promise.reserve},
-            "forecast": asdict(self.forecast),
-            "pins": [asdict(pin) for pin in self.pins],
-            "oldest": self.oldest,
-            "newest": self.newest,
-        }
-
 
 def locate(target: str, config: Path | None, state: Path | None) -> Journal:
     """Return the journal of a protected VM, or the one in a folder. Raises NotAJournal, ConfigError, UnknownVmError."""
     settings = Settings.load(config, state_dir=state)
     folder = Path(target)
-    if "/" not in target and not (folder / layout.IDENTITY).is_file():
-        folder = _of_vm(settings, target)
+    if "/" not in target:
+        folder = _of_name(settings, target)
     layout.read_identity(folder)
     return Journal(folder, default_policy(settings.retention), reserve_bytes(settings.retention, folder))
+
+
+def _of_name(settings: Settings, name: str) -> Path:
+    """Return the folder of a VM's journal, or a journal's folder of that name here; never one for the other."""
+    here = Path(name)
+    is_journal = (here / layout.IDENTITY).is_file()
+    try:
+        folder = _of_vm(settings, name)
+    except LastwriteError:
+        if is_journal:
+            return here
+        raise
+    if is_journal and not (folder.exists() and here.samefile(folder)):
+        raise UsageError(
+            f"{name} is a VM, and here is also a folder {name} that holds a journal",
+            hint=f"Write ./{name} for the folder. For the VM, go to another folder, or name its journal: {folder}",
+        )
+    return folder
 
 
 def _of_vm(settings: Settings, name: str) -> Path:
@@ -151,38 +155,6 @@ def _reserve(folder: Path, text: str) -> int:
 def promise(journal: Journal, policy: Policy | None, *, force: bool) -> None:
     """Promise that from now on; None: the appliance's default. Raises FloorLowered."""
     set_promise(journal.folder, policy, journal.default, force=force)
-
-
-def run_now(journal: Journal, *, dry_run: bool, force: bool = False) -> dict[str, Any]:
-    """Bring a journal to its promise, or say what that would do. Raises UpkeepBusy; ClockDoubted without `force`."""
-    reader = JournalReader(journal.folder)
-    wanted = promise_of(reader, journal.default, journal.default_reserve)
-    now = time.time_ns()
-    if dry_run:
-        if not force:
-            require_likely(reader, now, record=False)
-        report = retain(journal.folder, wanted, now, dry_run=True)
-    else:
-        with upkeep_lock(journal.folder):
-            problems = clean(journal.folder)
-            if force:
-                believe(journal.folder, now)
-            else:
-                require_likely(reader, now)
-            report = retain(journal.folder, wanted, now)
-            report.left[:0] = problems
-    planned = [
-        {"timeline": line, "first_lsn": job.first_lsn, "next_lsn": job.next_lsn, "files": job.last - job.first,
-         "bytes": job.bytes, "points": len(job.ends)}
-        for line, job in report.planned
-    ]  # fmt: skip
-    done = [
-        {"timeline": line, "first_lsn": job.first_lsn, "next_lsn": job.next_lsn, "files": job.files,
-         "bytes": job.bytes_before, "bytes_after": job.bytes_after}
-        for line, job in report.done
-    ]  # fmt: skip
-    return {"journal": str(journal.folder), "planned": planned, "done": done, "left": report.left,
-            "freed": report.freed, "short": report.short}  # fmt: skip
 
 
 def hold_point(

@@ -47,7 +47,7 @@ def state(capture: Capture) -> str:
         return "Protected"
     if not capture.streaming or capture.epoch is None:
         return "BitmapSync" if capture.dirty_known else "InitialSync"
-    return {"initial": "InitialSync", "full": "DeltaSync"}.get(capture.epoch.sync, "BitmapSync")
+    return {"bitmap": "BitmapSync", "delta": "DeltaSync"}.get(capture.epoch.sync, "InitialSync")
 
 
 class StatusFile:

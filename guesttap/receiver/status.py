@@ -18,7 +18,7 @@ from guesttap.receiver.contents import Contents
 from journal.notes import CutNote, EpochNote, GapNote, Parsed
 from lastwrite.text import size
 
-_SYNC_STATES = {"initial": "InitialSync", "full": "DeltaSync", "bitmap": "BitmapSync"}
+_SYNC_STATES = {"initial": "InitialSync", "full": "InitialSync", "bitmap": "BitmapSync", "delta": "DeltaSync"}
 _SHOWN = ("ring_used", "ring_bytes", "lost", "accounting", "synced_bytes", "sync_bytes", "unreadable_bytes")
 
 

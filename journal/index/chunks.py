@@ -5,6 +5,7 @@ A chunk is a part of the net of one (epoch, rank, disk): either single blocks (e
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from journal.map.net import PER_BLOCK, ZERO_PLACE, Extents, shifted
+from journal.map.net import PER_BLOCK, WINDOW_BLOCKS, ZERO_PLACE, Extents, shifted
 from journal.table import Int64s, Table, spread
 
 SYNC_RANK, CAPTURED_RANK = 0, 1
@@ -32,9 +33,11 @@ CHUNK = np.dtype(
     ]
 )
 ENTRIES = 1 << 16
+_FEW = 1 << 12  # entries; chunks that are longer end with a window of a map: no other window reads them again
 _ROOM = {BLOCKS: 8, EXTENTS: 24}
 _SHORT = 3 * PER_BLOCK  # longer runs of blocks take less room as an extent
 _U32 = 1 << 32
+_REQUEST = 1 << 20
 
 U32s = npt.NDArray[np.uint32]
 
@@ -99,7 +102,9 @@ def _blocks(net: Extents) -> Iterator[tuple[int, Part]]:
     low = 0
     while low < len(block):
         first = int(block[low])
-        high = min(low + ENTRIES, int(np.searchsorted(block, first + _U32)))
+        window = int(block[min(low + _FEW, len(block)) - 1]) // WINDOW_BLOCKS
+        edge = min(first + _U32, (window + 1) * WINDOW_BLOCKS)
+        high = min(low + ENTRIES, int(np.searchsorted(block, edge)))
         step = (block[low:high] - first).astype(np.uint32)
         yield first * PER_BLOCK, Blocks(first, step, place[low:high].astype(np.uint32))
         low = high
@@ -182,6 +187,14 @@ def write_at(fd: int, data: bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
+def expect(fd: int, offset: int, length: int) -> None:
+    """Let the kernel begin to read a range: a hint. In pieces: of one call it takes no more than a request or two."""
+    end = offset + length
+    with contextlib.suppress(OSError, OverflowError):
+        for place in range(offset, end, _REQUEST):
+            os.posix_fadvise(fd, place, min(_REQUEST, end - place), os.POSIX_FADV_WILLNEED)
+
+
 class FileUnit:
     """Nets in an open file. Closes it when it is no longer used."""
 
@@ -193,10 +206,9 @@ class FileUnit:
         os.close(self._fd)
 
     def expect(self) -> None:
-        """Let the kernel begin to read all chunks."""
+        """Let the kernel begin to read all chunks: a hint."""
         if len(self.directory):
-            first = int(self.directory["offset"].min())
-            os.posix_fadvise(self._fd, first, int(chunk_bytes(self.directory).sum()), os.POSIX_FADV_WILLNEED)
+            expect(self._fd, int(self.directory["offset"].min()), int(chunk_bytes(self.directory).sum()))
 
     def read(self, index: int) -> Part:
         """Return a chunk. Raises BadCache when it is not there or does not match its checksum."""

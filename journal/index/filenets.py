@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from journal.frame import SECTOR, WRITE
 from journal.index.chunks import Key, MemoryUnit
-from journal.map.net import ZERO_PLACE, Extents, net_of
+from journal.map.net import ZERO_PLACE, Extents, distinct, net_of
 from journal.table import SECTOR_BITS, SECTOR_MASK, Int64s, Table, data_sectors, spread
 
 
@@ -55,24 +55,29 @@ def nets_of(
         if not scan.is_net:
             count = np.minimum(count, last_lsn + 1 - frames["first_lsn"])
     layer = frames["epoch"] * 2 + (frames["kind"] % 2)
-    for number in np.unique(layer).tolist():
+    for number in distinct(layer).tolist():
         of_layer = layer == number
-        yield from _by_disk(
-            scan, number >> 1, number & 1, spread(frames["row"][of_layer], count[of_layer]), disk
-        )
+        index = _rows_of(frames["row"][of_layer], count[of_layer])
+        yield from _by_disk(scan, number >> 1, number & 1, index, disk)
+
+
+def _rows_of(first: Int64s, count: Int64s) -> Int64s | slice:
+    """Return the rows of some frames; as a slice where they follow one another, as nearly always: nothing is copied."""
+    if (first[1:] == first[:-1] + count[:-1]).all():
+        return slice(int(first[0]), int(first[-1] + count[-1]))
+    return spread(first, count)
 
 
 def _by_disk(
-    scan: Scanned, epoch: int, rank: int, index: Int64s, disk: int | None
+    scan: Scanned, epoch: int, rank: int, index: Int64s | slice, disk: int | None
 ) -> Iterator[tuple[Key, Extents]]:
-    rows, places = scan.rows.array(), scan.places.array()
-    disks = rows["place"][index] >> SECTOR_BITS
-    for number in [disk] if disk is not None else np.unique(disks).tolist():
-        at = index[disks == number]
-        if not len(at):
+    rows, places = scan.rows.array()[index], scan.places.array()[index]
+    disks = (rows["place"] >> SECTOR_BITS).astype(np.int64)
+    for number in [disk] if disk is not None else distinct(disks).tolist():
+        of_disk = disks == number
+        if not of_disk.any():
             continue
-        chosen = rows[at]
-        place = places[at]
+        chosen, place = (rows, places.copy()) if of_disk.all() else (rows[of_disk], places[of_disk])
         place[(chosen["how"] & 15) != WRITE] = ZERO_PLACE
         start = (chosen["place"] & SECTOR_MASK).astype(np.int64)
         yield Key(epoch, rank, int(number)), net_of(start, chosen["sectors"].astype(np.int64), place)

@@ -10,7 +10,8 @@ from journal.errors import DamagedJournal
 from journal.index.chunks import BadCache, Unit
 from journal.index.filenets import Scanned, places_of
 from journal.index.indexfile import IndexFile
-from journal.table import Int64s, Table
+from journal.index.lazy import LazyColumn
+from journal.table import Table
 
 
 class Walked(Scanned, Protocol):
@@ -29,9 +30,11 @@ class Walked(Scanned, Protocol):
 
 
 class Indexed:
-    """The columns of an index. `complete`: it is of a whole sealed file, else of the first frames of one in use.
+    """The columns of an index: frames, records, places of their data. `complete`: it is of a whole sealed file, else of
+    the first frames of one in use.
 
-    `walk` looks at the heads. Methods raise DamagedJournal when neither index nor heads say what the index once said.
+    `walk` looks at the heads. Columns and methods raise DamagedJournal when neither index nor heads say what the
+    index once said.
     """
 
     def __init__(self, index: IndexFile, *, complete: bool, walk: Callable[[], Walked]) -> None:
@@ -39,20 +42,21 @@ class Indexed:
         self.complete = complete
         self._walk = walk
         self._walked: Walked | None = None
+        self.frames, self.rows = LazyColumn(self._frames), LazyColumn(self._records)
+        self.places = LazyColumn(lambda: places_of(self.frames.array(), self.rows.array()))
 
-    def frames(self) -> Table:
-        """Return the frames that the index is of."""
+    def _frames(self) -> Table:
         found = self._read(self.index.frames)
         return self.heads().frames.array()[: self.index.header.frames] if found is None else found
 
-    def records(self) -> Table:
-        """Return their records."""
+    def _records(self) -> Table:
         found = self._read(self.index.records)
         return self.heads().rows.array()[: self.index.header.records] if found is None else found
 
-    def places(self) -> Int64s:
-        """Return the places of their records' data."""
-        return places_of(self.frames(), self.records())
+    def expect(self) -> None:
+        """Let the kernel begin to read frames and records."""
+        if self._walked is None:
+            self.index.expect()
 
     def unit(self) -> Unit | None:
         """Return the nets of the whole file, None when the index does not have them."""

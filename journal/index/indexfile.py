@@ -15,8 +15,9 @@ import numpy.typing as npt
 import xxhash
 
 from journal import layout
-from journal.index.chunks import CHUNK, BadCache, FileUnit
+from journal.index.chunks import CHUNK, BadCache, FileUnit, expect
 from journal.layout import Footer, NotAFile
+from journal.map.net import distinct
 from journal.placed import TICK, PackedNotes
 from journal.table import FRAME, RECORD, Table
 
@@ -26,7 +27,7 @@ SECTIONS = ("directory", "epochs", "ticks", "notes", "frames", "records")
 SUFFIX = ".idx"
 HEAD_BYTES = 96
 EPOCH = np.dtype([("epoch", "<u8"), ("last_time", "<i8")])
-_FRONT = 1 << 17  # read at once: most often header, directory and notes
+FRONT = 1 << 17  # read at once: most often header, directory and notes
 
 
 class Section(NamedTuple):
@@ -59,7 +60,7 @@ def last_times(frames: Table) -> dict[int, int]:
     """Return the time (ns) of the newest record of each epoch that has records in these frames."""
     frames = frames[frames["records"] > 0]
     found = {}
-    for epoch in np.unique(frames["epoch"]).tolist():
+    for epoch in distinct(frames["epoch"]).tolist():
         found[epoch] = int(frames["last_time"][frames["epoch"] == epoch].max())
     return found
 
@@ -99,7 +100,7 @@ class IndexFile:
         self.path = path
         self._kept = -1
         with open(_opened(path), "rb", buffering=0) as file:
-            self._front = os.pread(file.fileno(), _FRONT, 0)
+            self._front = os.pread(file.fileno(), FRONT, 0)
             self.header = unpack_header(self._front)
             if footer and (self.header.digest, self.header.length) != (footer.digest, footer.length):
                 raise BadCache("the index is another file's")
@@ -128,6 +129,18 @@ class IndexFile:
     def records(self) -> Table:
         """Return the record tables, one after the other. Raises BadCache."""
         return self._later("records", RECORD)
+
+    def expect(self) -> None:
+        """Let the kernel begin to read frames and records: a hint."""
+        places = [self.header.sections[SECTIONS.index(name)] for name in ("frames", "records")]
+        try:
+            fd = self._open()
+        except BadCache:
+            return
+        try:
+            expect(fd, min(section.offset for section in places), sum(section.length for section in places))
+        finally:
+            os.close(fd)
 
     def unit(self) -> FileUnit:
         """Return the nets; they stay readable when the index is deleted. Raises BadCache."""
@@ -164,6 +177,14 @@ class IndexFile:
         if len(data) != section.length or xxhash.xxh3_64_intdigest(data) != section.sum:
             raise BadCache(f"{name} of the index do not match their checksum")
         return data
+
+
+def right_index(path: Path, footer: Footer | None) -> IndexFile | None:
+    """Return the index of a file, None when there is no right one."""
+    try:
+        return IndexFile(index_path(path), footer)
+    except (OSError, BadCache):
+        return None
 
 
 def _opened(path: Path) -> int:

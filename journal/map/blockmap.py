@@ -12,10 +12,9 @@ import numpy as np
 from journal.data import SegmentData
 from journal.errors import OutsideDisk
 from journal.frame import BLOCK, SECTOR
-from journal.map.net import PER_BLOCK, ZERO_PLACE
+from journal.map.net import PER_BLOCK, WINDOW_BLOCKS, ZERO_PLACE
 from journal.map.window import Places, Window
 
-WINDOW_BLOCKS = 1 << 23  # 32 GiB of disk: a table of 32 MiB while the files together are below 1 TiB
 _ROOM = 112 << 20  # bytes of windows that are kept for any disk,
 _ROOM_PER_100G = 32 << 20  # and more for each 100 GiB of it,
 _MOST_ROOM = 2 << 30  # up to this
@@ -42,6 +41,23 @@ class Space:
         """Return bytes from `inside` the sector at `place` on. Raises FrameError, DamagedJournal."""
         number = int(np.searchsorted(self.bases, place, "right")) - 1
         return self.sources[number].read((place - int(self.bases[number])) * SECTOR + inside, length)
+
+    def read_all(self, pieces: Sequence[tuple[int, int, int]]) -> list[memoryview]:
+        """Return what `read` returns for each of some pieces (place, inside, length), file by file, in their order."""
+        if len(pieces) < 2:
+            return [self.read(*piece) for piece in pieces]
+        place, inside, length = np.array(pieces, np.int64).T
+        number = np.searchsorted(self.bases, place, "right") - 1
+        offsets, lengths = ((place - self.bases[number]) * SECTOR + inside).tolist(), length.tolist()
+        of_file: dict[int, list[int]] = {}
+        for at, file in enumerate(number.tolist()):
+            of_file.setdefault(file, []).append(at)
+        found = [_ZEROS] * len(pieces)
+        for file, mine in of_file.items():
+            data = self.sources[file].read_all([offsets[at] for at in mine], [lengths[at] for at in mine])
+            for at, piece in zip(mine, data, strict=True):
+                found[at] = piece
+        return found
 
 
 class BlockMap:
@@ -82,12 +98,18 @@ class BlockMap:
         A frame's checksum is compared before its first byte is handed out. Raises OutsideDisk, FrameError.
         """
         found: list[memoryview] = []
-        for run in self.runs(offset, length):
+        runs = list(self.runs(offset, length))
+        data = iter(
+            self.space.read_all(
+                [(run.place, run.offset % SECTOR, run.length) for run in runs if run.place != ZERO_PLACE]
+            )
+        )
+        for run in runs:
             if run.place == ZERO_PLACE:
                 whole, rest = divmod(run.length, len(_ZEROS))
                 found += [_ZEROS] * whole + ([_ZEROS[:rest]] if rest else [])
             else:
-                found.append(self.space.read(run.place, run.offset % SECTOR, run.length))
+                found.append(next(data))
         return found
 
     def windows(self, first: int = 0, end: int | None = None) -> Iterator[Window]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from journal.frame import BLOCK, SECTOR
 from journal.table import Int64s, spread
 
 PER_BLOCK = BLOCK // SECTOR
 ZERO_PLACE = 0
+WINDOW_BLOCKS = 1 << 23  # a map is made for 32 GiB of disk at a time: a table of 32 MiB most often
 _SMALL = 4  # aligned extents of up to so many blocks on average are cut into blocks
 
 
@@ -48,6 +50,21 @@ class Extents(NamedTuple):
 NO_EXTENTS = Extents(*[np.empty(0, np.int64)] * 3)
 
 
+def distinct(values: Int64s) -> Int64s:
+    """Return the different values, ascending. (np.unique imports numpy.ma: ten milliseconds of a new process.)"""
+    ordered = np.sort(values)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
+
+
+def is_among(values: Int64s, ascending: Int64s) -> npt.NDArray[np.bool_]:
+    """Return for each value whether it is one of some ascending ones. (np.isin imports numpy.ma too.)"""
+    if not len(ascending):
+        return np.zeros(len(values), np.bool_)
+    at = np.searchsorted(ascending, values)
+    found: npt.NDArray[np.bool_] = ascending[np.minimum(at, len(ascending) - 1)] == values
+    return found
+
+
 def shifted(place: Int64s, sectors: Int64s | np.int64) -> Int64s:
     """Return places so many sectors further on; zeros stay zeros."""
     return np.where(place == ZERO_PLACE, ZERO_PLACE, place + sectors)
@@ -67,26 +84,30 @@ def net_of(start: Int64s, sectors: Int64s, place: Int64s) -> Extents:
     """
     if len(start) and not ((start | sectors) & (PER_BLOCK - 1)).any():
         blocks = sectors // PER_BLOCK
-        total = int(blocks.sum())
-        if total <= _SMALL * len(start) and int(start.max()) // PER_BLOCK < (1 << 62) // max(total, 1):
-            return merged(_net_of_blocks(start // PER_BLOCK, blocks, place, total))
+        if int(blocks.sum()) <= _SMALL * len(start):
+            return merged(_net_of_blocks(start // PER_BLOCK, blocks, place))
     return merged(_net_of_cells(Extents(start, sectors, place)))
 
 
-def _net_of_blocks(first: Int64s, count: Int64s, place: Int64s, total: int) -> Extents:
-    """Newest wins by one sort of block and age packed into a number."""
+def _net_of_blocks(first: Int64s, count: Int64s, place: Int64s) -> Extents:
+    """Newest wins: of equal neighbours in the order of the blocks the last."""
     block = spread(first, count)
-    if total > len(first):
+    if len(block) > len(first):
         steps = spread(np.zeros_like(first), count, PER_BLOCK)
         place = shifted(np.repeat(place, count), steps)
-    bits = max(total - 1, 1).bit_length()
-    key = (block << bits) | np.arange(total, dtype=np.int64)
-    key.sort()
-    block = key >> bits
+    order = _ordered(block)
+    block = block[order]
     newest = np.append(block[1:] != block[:-1], True)
     block = block[newest]
-    places = place[key[newest] & ((1 << bits) - 1)]
-    return Extents(block * PER_BLOCK, np.full(len(block), PER_BLOCK, np.int64), places)
+    return Extents(block * PER_BLOCK, np.full(len(block), PER_BLOCK, np.int64), place[order[newest]])
+
+
+def _ordered(block: Int64s) -> Int64s:
+    """Return the order of blocks, equal ones as they came: by halves of 16 bits, which numpy sorts by radix."""
+    if int(block.max()) >= 1 << 32:
+        return np.argsort(block, kind="stable")
+    order = np.argsort(block.astype(np.uint16), kind="stable")
+    return order[np.argsort((block >> 16).astype(np.uint16)[order], kind="stable")]
 
 
 def _net_of_cells(extents: Extents) -> Extents:

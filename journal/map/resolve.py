@@ -7,16 +7,17 @@ cuts through is looked at record by record. A window of the disk is filled when 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from journal.data import SegmentData
-from journal.index.chunks import CHUNK, BadCache, FileUnit, Unit
+from journal.index.chunks import CHUNK, BadCache, FileUnit, MemoryUnit, Part, Unit
 from journal.index.filenets import unit_of
 from journal.index.netmap import Maps
 from journal.map.blockmap import BlockMap, Space
-from journal.map.net import PER_BLOCK
+from journal.map.net import PER_BLOCK, distinct, is_among
 from journal.map.window import Filling, Window
 from journal.scan import SegmentScan
 from journal.table import Table
@@ -46,6 +47,32 @@ class _Placed(NamedTuple):
     end: int
 
 
+class _CutUnit:
+    """The net of a file's records up to a point, made when it is first asked for."""
+
+    def __init__(self, scan: SegmentScan, last_lsn: int, disk: int) -> None:
+        self._scan = scan
+        self._last_lsn = last_lsn
+        self._disk = disk
+
+    @cached_property
+    def _made(self) -> MemoryUnit:
+        return unit_of(self._scan, self._last_lsn, self._disk)
+
+    @property
+    def directory(self) -> Table:
+        """Its chunks. Raises DamagedJournal."""
+        return self._made.directory
+
+    def read(self, index: int) -> Part:
+        """Return a chunk."""
+        return self._made.read(index)
+
+    def expect(self) -> None:
+        """Let the kernel begin to read what the net is made of."""
+        self._scan.expect_records()
+
+
 def resolve(
     sources: Sequence[Source], epochs: Sequence[int], lsn: int, disk: int, disk_bytes: int
 ) -> BlockMap:
@@ -54,24 +81,34 @@ def resolve(
     The files are open when this returns: the map stays readable when they are deleted.
     """
     space = Space([source.data for source in sources], [source.data.sectors for source in sources])
-    layers = Layers(sources, epochs, lsn, disk, space)
-    if disk_bytes <= _READ_AHEAD:
-        layers.expect()
+    layers = Layers(sources, epochs, lsn, disk, space, ahead=disk_bytes <= _READ_AHEAD)
     return BlockMap(disk_bytes, space, layers.fill)
 
 
 class Layers:
-    """What a map is made of: chunks of nets, in the order in which they are laid over one another."""
+    """What a map is made of: chunks of nets, in the order in which they are laid over one another.
+
+    With `ahead` the kernel begins to read, at once, what every window will need.
+    """
 
     def __init__(
-        self, sources: Sequence[Source], epochs: Sequence[int], lsn: int, disk: int, space: Space
+        self,
+        sources: Sequence[Source],
+        epochs: Sequence[int],
+        lsn: int,
+        disk: int,
+        space: Space,
+        *,
+        ahead: bool = False,
     ) -> None:
         self._sources = sources
-        self._epochs = np.array(epochs, np.int64)
+        self._epochs = distinct(np.array(epochs, np.int64))
         self._lsn = lsn
         self._disk = disk
         self._space = space
         self._units = self._gather()
+        if ahead:
+            self._expect()
         self._plan, self._unit_of, self._chunk_of = self._planned()
 
     def _gather(self) -> list[_Placed]:
@@ -94,10 +131,10 @@ class Layers:
             number = end
         return units
 
-    def expect(self) -> None:
-        """Let the kernel begin to read what every window will need."""
-        for placed in self._units:
-            if isinstance(placed.unit, FileUnit):
+    def _expect(self) -> None:
+        # The last first: the file that the point cuts through is needed before the others.
+        for placed in reversed(self._units):
+            if isinstance(placed.unit, FileUnit | _CutUnit):
                 placed.unit.expect()
 
     def _last(self, number: int) -> int:
@@ -123,7 +160,7 @@ class Layers:
         scan = self._sources[number].data.scan
         if scan.sealed and self._is_whole(number):
             return scan.unit()
-        return unit_of(scan, self._last(number), self._disk)
+        return _CutUnit(scan, self._last(number), self._disk)
 
     def _planned(self) -> tuple[Table, list[int], list[int]]:
         """Return the chunks that count, in their order, with the numbers of their units and in these."""
@@ -133,7 +170,7 @@ class Layers:
         unit = np.repeat(np.arange(len(length)), length)
         chunk = np.arange(len(plan)) - np.repeat(np.cumsum(length) - length, length)
         last = np.array([self._sources[placed.first].last_epoch for placed in self._units], np.int64)
-        counted = np.isin(plan["epoch"], self._epochs) & (plan["disk"] == self._disk)
+        counted = is_among(plan["epoch"], self._epochs) & (plan["disk"] == self._disk)
         at = np.flatnonzero(counted & (plan["epoch"] <= last[unit]))
         order = at[np.lexsort((unit[at], plan["rank"][at], plan["epoch"][at]))]
         return plan[order], unit[order].tolist(), chunk[order].tolist()

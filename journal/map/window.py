@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from journal.index.chunks import Blocks, Part
-from journal.map.net import PER_BLOCK, ZERO_PLACE, Extents, shifted
+from journal.map.net import PER_BLOCK, ZERO_PLACE, Extents, distinct, shifted
 from journal.table import Int64s, spread
 
 _BATCH = 1 << 18  # blocks that are expanded at once
@@ -130,11 +130,12 @@ class Filling:
         self._patch(block, lows, highs, np.concatenate([extents.place[head], behind]))
 
     def _patch(self, block: Int64s, low: Int64s, high: Int64s, place: Int64s) -> None:
-        rows = self._rows_of(np.unique(block))
+        different = distinct(block)
+        rows = self._rows_of(different)
         count = high - low
         places = spread(place, count)
         places = np.where(np.repeat(place == ZERO_PLACE, count), ZERO_PLACE, places)
-        at = spread(rows[np.searchsorted(np.unique(block), block)] * PER_BLOCK + low, count)
+        at = spread(rows[np.searchsorted(different, block)] * PER_BLOCK + low, count)
         self._patches.reshape(-1)[at] = places
 
     def _rows_of(self, blocks: Int64s) -> Int64s:

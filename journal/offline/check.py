@@ -19,6 +19,7 @@ from journal.index.cachetruth import Wrong
 from journal.offline.checkcache import cache_problems
 from journal.offline.checklinks import file_damage, log_damage
 from journal.offline.checkstate import BadFrame, CheckState, FileRead, default_state
+from journal.offline.places import require_outside
 from journal.offline.salvage import open_salvaged, timeline_numbers
 from journal.reader import JournalReader
 from journal.scan import SegmentScan
@@ -58,6 +59,15 @@ class CheckReport:
         """Whether nothing of the journal is damaged, and no cache would make a reader give a wrong answer."""
         return not self.damaged and not any(cache.believed for cache in self.caches)
 
+    @property
+    def damaged_metadata(self) -> int:
+        """How many of `damaged` are of JOURNAL and meta.log alone: no record is lost with them."""
+        return sum(_is_metadata(damage) for damage in self.damaged)
+
+
+def _is_metadata(damage: Damage) -> bool:
+    return damage.path.name in (layout.IDENTITY, layout.META_LOG) and damage.first_lsn >= damage.next_lsn
+
 
 def check(
     folder: Path | str,
@@ -71,12 +81,15 @@ def check(
 
     With `state` (a file) or `keep_state` (the default file), what has been read is remembered until the check is
     complete: also when it ends with KeyboardInterrupt. `restart` begins anew. Raises NotAJournal, WrongFormat,
-    DamagedJournal when there is nothing that could be checked.
+    DamagedJournal when there is nothing that could be checked, InsideJournal and StateNotAFile when
+    `state` is no place for it.
     """
     opened = open_salvaged(folder)
     reader = opened.reader
     report = CheckReport(reader.journal_id, reader.name)
     path = state or (default_state(reader.journal_id) if keep_state else None)
+    if path:
+        require_outside(path, reader.folder)
     kept = CheckState.load(path, reader.journal_id, restart)
     report.damaged = [
         Damage(0, 0, 0, lost.path, lost.offset, lost.reason, lost=False) for lost in opened.lost

@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from journal import layout, metalog
 from journal.frame import BLOCK
@@ -70,17 +71,13 @@ def _not_zero(timeline: int, scan: SegmentScan) -> Iterator[Damage]:
 def log_damage(reader: JournalReader) -> Iterator[Damage]:
     """Yield what the metadata log says that the files do not, and what was altered in the log itself."""
     path = reader.folder / layout.META_LOG
-    data = path.read_bytes() if path.exists() else b""
+    data = metalog.content(path) if path.exists() else b""
     # What was added since the files were looked at counts: a net segment is named before it is there.
     log = metalog.read(path) if path.exists() else reader.meta
     yield from _log_bytes(path, data, log.end)
-    known = {line.number for line in reader.timelines()}
-    for meta in reader.meta.records:
-        number = meta.get("timeline")
-        if number in known and meta["meta"] in ("bookmark", "timeline", "thinned"):
-            reason = _missing(reader, meta)
-            if reason:
-                yield Damage(int(number), 0, 0, path, 0, reason, lost=False)
+    for gone in missing_newest(reader):
+        where = (gone.newest + 1, gone.named + 1, path, 0, gone.reason)
+        yield Damage(gone.timeline, *where, lost=False)
     yield from _thinned(reader, log)
 
 
@@ -99,12 +96,28 @@ def _log_bytes(path: Path, data: bytes, end: int) -> Iterator[Damage]:
         place = stop
 
 
-def _missing(reader: JournalReader, meta: metalog.Meta) -> str | None:
-    """Return what a record of the log names that lies behind all that is there: the newest files are gone."""
+class Missing(NamedTuple):
+    """The log names LSN `named` of a timeline, whose newest record is `newest`."""
+
+    timeline: int
+    newest: int
+    named: int
+    reason: str
+
+
+def missing_newest(reader: JournalReader) -> list[Missing]:
+    """Return what the log names that lies behind all that is there: the newest files of a timeline are gone."""
+    known = {line.number for line in reader.timelines()}
+    kinds = ("bookmark", "timeline", "thinned")
+    metas = [m for m in reader.meta.records if m["meta"] in kinds and m.get("timeline") in known]
+    return [gone for meta in metas if (gone := _missing(reader, known, meta))]
+
+
+def _missing(reader: JournalReader, known: set[int], meta: metalog.Meta) -> Missing | None:
     what, number = meta["meta"], int(meta["timeline"])
     if what == "timeline":
         parent, named = meta.get("parent"), meta.get("fork_lsn") or 0
-        if parent is None or parent not in {line.number for line in reader.timelines()}:
+        if parent is None or parent not in known:
             return None
         number, what = int(parent), f"timeline {number}, which forks"
     else:
@@ -113,7 +126,8 @@ def _missing(reader: JournalReader, meta: metalog.Meta) -> str | None:
     newest = reader.last_lsn(number)
     if named <= newest:
         return None
-    return f"the log names {what} at LSN {named}, but the newest record there is {newest}: the newest files are gone"
+    reason = f"the log names {what} at LSN {named}, but the newest record there is {newest}"
+    return Missing(number, newest, named, f"{reason}: the newest files are gone")
 
 
 def _thinned(reader: JournalReader, log: metalog.MetaLog) -> Iterator[Damage]:

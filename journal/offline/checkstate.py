@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from journal import layout
 from journal.scan import SegmentScan
+from lastwrite.errors import UsageError
 
 _VERSION = 2
+
+
+class StateNotAFile(UsageError):
+    """What is to remember a check is there already, and is no regular file."""
+
+    code = "check-state"
+    hint = "Name another file with --state; it is replaced and removed as the check goes on."
 
 
 def default_state(journal_id: str) -> Path:
@@ -52,12 +62,17 @@ class CheckState:
 
     @classmethod
     def load(cls, path: Path | None, journal: str, restart: bool) -> CheckState:
-        """Return the state kept at `path`; an empty one when there is none, it makes no sense, or on `restart`."""
+        """Return the state kept at `path`; an empty one when there is none, it makes no sense, or on `restart`.
+
+        Raises StateNotAFile: a pipe or a device must not be replaced.
+        """
         state = cls(path, journal)
+        if path is not None and _is_strange(path):
+            raise StateNotAFile(f"{path} is no regular file")
         if path is None or restart:
             return state
         try:
-            kept = json.loads(path.read_bytes())
+            kept = json.loads(layout.read_file(path))
             if (kept["version"], kept["journal"]) == (_VERSION, journal):
                 state._files = {str(name): dict(facts) for name, facts in kept["files"].items()}
         except FileNotFoundError:
@@ -103,6 +118,14 @@ class CheckState:
                 self.path.unlink(missing_ok=True)
             except OSError as error:
                 self.problem = self.problem or f"{self.path} cannot be removed: {error.strerror}"
+
+
+def _is_strange(path: Path) -> bool:
+    """Return whether something is there that is no regular file."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def _facts(scan: SegmentScan) -> dict[str, Any] | None:

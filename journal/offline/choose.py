@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from journal.errors import NotRecoverable
 from journal.history import Cut, History
+from journal.offline.instants import instant_ago, parse_ago, tell
 from journal.reader import JournalReader, Lineage
 from journal.times import Instant
 from lastwrite.errors import NotFoundError, UsageError
 from lastwrite.instant import format_time, looks_like_time, parse_time
 from lastwrite.names import nearest_hint
 
-FORMS = "Write latest, an LSN (4711 or lsn:4711), cut:12, a time (2026-11-22T10:00:05Z) or a bookmark's name."
+FORMS = (
+    "A point is written latest, 2026-11-22T10:00:05Z (a time; UTC without a zone), -10m (ago; also s, h, d), "
+    "4711 or lsn:4711 (a record), cut:12, before-upgrade or app:before-upgrade (a bookmark)."
+)
 
 
 class BadPointText(UsageError):
@@ -48,11 +52,27 @@ def choose(reader: JournalReader, text: str, timeline: int) -> int:
     if text.startswith("cut:"):
         return _cut(reader, text, timeline)
     if looks_like_time(text):
-        try:
-            return _instant(lineage, text, parse_time(text))
-        except ValueError as error:
-            raise BadPointText(str(error)) from error
+        return _time(lineage, text)
+    if text.startswith(("-", "\N{MINUS SIGN}")):
+        return _ago(lineage, text)
     return _named(reader, text, timeline)
+
+
+def _time(lineage: Lineage, text: str) -> int:
+    try:
+        wall = parse_time(text)
+    except ValueError as error:
+        raise BadPointText(str(error)) from error
+    return _instant(lineage, text, lineage.times.lsn_at(wall))
+
+
+def _ago(lineage: Lineage, text: str) -> int:
+    text = text.replace("\N{MINUS SIGN}", "-")
+    ago = parse_ago(text)
+    if ago is None:
+        raise BadPointText(f"{text!r}: a time ago is written -90s, -10m, -2h or -1d")
+    instant, wall = instant_ago(lineage, ago)
+    return _instant(lineage, f"{text} ({format_time(wall)})", instant)
 
 
 def _number(digits: str) -> int:
@@ -78,7 +98,8 @@ def _cut(reader: JournalReader, text: str, timeline: int) -> int:
     found = next((cut for cut in cuts if cut.number == int(digits)), None)
     if found is None:
         near = sorted(cuts, key=lambda cut: abs(cut.number - int(digits)))[:2]
-        hint = f"The nearest are {' and '.join(_spell(cut) for cut in near)}." if near else None
+        named = " and ".join(f"{_spell(cut)} ({format_time(cut.wall)})" for cut in near)
+        hint = f"The nearest are {named}. {FORMS}" if near else f"It holds none at all. {FORMS}"
         raise NoSuchPoint(f"the journal holds no cut {digits}", hint=hint)
     return found.lsn
 
@@ -89,9 +110,8 @@ def _named(reader: JournalReader, text: str, timeline: int) -> int:
     found = [cut for cut in cuts if cut.label == name]
     if not found:
         labels = {cut.label for cut in cuts if cut.label}
-        raise NoSuchPoint(
-            f"no bookmark of the journal is named {name[:80]!r}", hint=nearest_hint(name, labels, FORMS)
-        )
+        hint = f"{nearest_hint(name, labels, 'It has no bookmarks.')} {FORMS}"
+        raise NoSuchPoint(f"no bookmark of the journal is named {name[:80]!r}", hint=hint)
     if len({cut.lsn for cut in found}) > 1:
         choice = ", ".join(f"{_spell(cut)} ({format_time(cut.wall)})" for cut in found)
         raise NamedTwice(f"{len(found)} points are named {name[:80]!r}", hint=f"Name one of them: {choice}.")
@@ -102,9 +122,8 @@ def _spell(cut: Cut) -> str:
     return f"cut:{cut.number}" if cut.number else f"lsn:{cut.lsn}"
 
 
-def _instant(lineage: Lineage, text: str, wall: int) -> int:
-    """Return the LSN of the newest instant at which the source's clock showed `wall`."""
-    instant = lineage.times.lsn_at(wall)
+def _instant(lineage: Lineage, text: str, instant: Instant) -> int:
+    """Return the LSN of an instant. Raises NotRecoverable when the state at that time is not known."""
     reason = instant.reason if not instant.covered else _unsynced(lineage.history, instant)
     if not reason:
         return instant.lsn
@@ -122,13 +141,3 @@ def _unsynced(history: History, instant: Instant) -> str:
     if any(damage.low_epoch <= instant.epoch <= damage.high_epoch for damage in history.damage):
         return ""  # whether the sync had ended may be lost: the point itself is refused with that reason
     return f"the sync of epoch {instant.epoch} had not ended"
-
-
-def tell(lineage: Lineage, lsn: int | None) -> str:
-    """Return a point as a person can write and judge it: its LSN and when it was."""
-    if lsn is None:
-        return "none"
-    try:
-        return f"lsn:{lsn} ({format_time(lineage.times.record_time(lsn))})"
-    except NotRecoverable:
-        return f"lsn:{lsn}"

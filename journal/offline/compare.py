@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from journal import layout
-from journal.errors import NoSuchDisk
+from journal.errors import NoSuchDisk, NotRecoverable
 from journal.map.diff import Extent, amount, differing
 from journal.notes import JournalDisk
 from journal.offline.choose import BadPointText, choose
+from journal.offline.instants import timed
 from journal.reader import JournalReader
 
 
@@ -64,10 +65,19 @@ def _compared(reader: JournalReader, first: str, second: str, disk: str | None) 
 def _point(reader: JournalReader, text: str) -> PointOf:
     number, slash, rest = text.partition("/")
     if not (slash and number.isascii() and number.isdigit()):
-        return PointOf(text, layout.MAIN, choose(reader, text, layout.MAIN))
+        return _chosen(reader, text, layout.MAIN, text)
     if not rest or len(number) > 9:
         raise BadPointText(f"{text!r}: a point of another timeline is written 2/latest")
-    return PointOf(text, int(number), choose(reader, rest, int(number)))
+    return _chosen(reader, rest, int(number), text)
+
+
+def _chosen(reader: JournalReader, text: str, timeline: int, whole: str) -> PointOf:
+    try:
+        lsn = choose(reader, text, timeline)
+        reader.point(lsn, timeline)
+    except NotRecoverable as error:
+        raise timed(reader.lineage(timeline), error) from error
+    return PointOf(whole, timeline, lsn)
 
 
 def _at(reader: JournalReader, point: PointOf) -> dict[int, JournalDisk]:

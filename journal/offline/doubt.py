@@ -143,12 +143,7 @@ def _layers(lineage: Lineage, number: int) -> list[int]:
 
 
 def _losses(history: History, number: int, lsn: int) -> list[Loss]:
-    whole = [
-        e.number
-        for e in history.epochs
-        if e.number <= number and e.valid_from is not None and e.sync != "bitmap"
-    ]
-    base = max(whole, default=0)
+    base = max((e.number for e in history.epochs if e.number <= number and e.is_base), default=0)
     found = []
     for damage in history.damage:
         records = damage.next_lsn > damage.first_lsn

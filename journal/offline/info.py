@@ -15,7 +15,8 @@ from journal.reader import JournalReader
 def info(folder: Path | str) -> dict[str, Any]:
     """Return what the journal in `folder` holds, also when JOURNAL or meta.log are lost (`lost` tells what is).
 
-    Sizes in bytes, times in ns of the source's wall clock (`created`: of the appliance's). Raises NotAJournal,
+    Sizes in bytes, times in ns of the source's wall clock (`created`: of the appliance's). `files` are `segments` and
+    `net_segments` together. `damage` is what metadata and heads show: no data was read. Raises NotAJournal,
     WrongFormat, DamagedJournal.
     """
     opened = open_salvaged(folder, cached=True)
@@ -34,6 +35,7 @@ def _told(opened: Salvaged) -> dict[str, Any]:
         "direct_io": _direct(reader.folder),
         "timelines": [_timeline(reader, line.number) | asdict(line) for line in reader.timelines()],
         "damage": [asdict(damage) | {"path": str(damage.path)} for damage in reader.damage()],
+        "data_read": False,
         "lost": opened.told,
         "assumed": opened.assumed,
     }
@@ -63,7 +65,8 @@ def _timeline(reader: JournalReader, timeline: int) -> dict[str, Any]:
     lineage = reader.lineage(timeline)
     stretches = ranges(lineage.history, lineage.times.known_until)
     return {
-        "segments": len(scans),
+        "files": len(scans),
+        "segments": sum(not scan.is_net for scan in scans),
         "net_segments": sum(scan.is_net for scan in scans),
         "frames": sum(scan.frame_count for scan in scans),
         "records": sum(scan.record_count for scan in scans),

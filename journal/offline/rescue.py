@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +21,14 @@ from journal.errors import NoSuchDisk, NotRecoverable
 from journal.frame import FrameError
 from journal.map.blockmap import BlockMap
 from journal.notes import JournalDisk
-from journal.offline.choose import choose, tell
+from journal.offline.beyond import DamagedAfter, damaged_after
+from journal.offline.choose import choose
 from journal.offline.doubt import Doubt, doubts, effort, newest_effort
+from journal.offline.instants import tell, timed
 from journal.offline.nearest import nearest
+from journal.offline.places import require_outside
 from journal.offline.rescued import RescuedDisk, put, take_doubts, write_image
-from journal.offline.salvage import open_salvaged
+from journal.offline.salvage import Salvaged, open_salvaged
 from journal.reader import JournalReader
 from lastwrite.errors import RefusedError, UnavailableError
 from lastwrite.wholefile import whole_file
@@ -48,9 +52,20 @@ class RescueNotWritten(UnavailableError):
     hint = "Make room, or write to another file system, and try again: nothing is left behind."
 
 
+class RescueStopped(KeyboardInterrupt):
+    """The rescue was interrupted. `left`: the files that are there under their names, each of them whole."""
+
+    def __init__(self, left: list[Path]) -> None:
+        super().__init__()
+        self.left = left
+
+
 @dataclass
 class RescueReport:
-    """What a rescue wrote. `lost` and `assumed`: of the journal as a whole; `wall`: of the point, ns."""
+    """What a rescue wrote. `lost` and `assumed`: of the journal as a whole; `wall`: of the point, ns.
+
+    `damaged_after`: what of the timeline is damaged behind the point, and so not in the images.
+    """
 
     journal: str
     name: str
@@ -59,6 +74,7 @@ class RescueReport:
     wall: int | None
     lost: list[str]
     assumed: list[str]
+    damaged_after: DamagedAfter | None = None
     disks: list[RescuedDisk] = field(default_factory=list)
 
     @property
@@ -90,27 +106,47 @@ def rescue(
 
     With `best_effort`, `latest` means the newest record that is there. Raises NotRecoverable with the nearest good
     points when the point needs what is damaged (`best_effort`: only where it is no damage that stands in the way),
-    RescueExists, RescueNotWritten, NoSuchDisk, and what choose() and open_salvaged() raise.
+    InsideJournal, RescueExists, RescueNotWritten, NoSuchDisk, what choose() and open_salvaged() raise, and
+    RescueStopped when it was interrupted while it wrote.
     """
     opened = open_salvaged(folder)
+    require_outside(out, opened.reader.folder)
+    reader, new = opened.reader, not os.path.lexists(out)
+    try:
+        report = _chosen(opened, point, timeline, best_effort)
+        plans = _effort_plans(reader, report, out, disk) if best_effort else _plans(reader, report, out, disk)
+        try:
+            _write_all(plans, report, best_effort, progress or (lambda done, total: None))
+        except FrameError as error:
+            raise _refusal(reader, report.lsn, timeline, error.message) from error
+        except KeyboardInterrupt as stop:
+            raise RescueStopped(_there(plans)) from stop
+    except NotRecoverable as error:
+        raise timed(reader.lineage(timeline), error) from error
+    finally:
+        if new:
+            _remove_empty(out)
+    return report
+
+
+def _chosen(opened: Salvaged, point: str, timeline: int, best_effort: bool) -> RescueReport:
+    """Return a report with the point that is meant and nothing written yet. Raises what choose() does."""
     reader = opened.reader
     newest = best_effort and point == "latest"
     lsn = newest_effort(reader.lineage(timeline)) if newest else choose(reader, point, timeline)
-    report = RescueReport(
-        reader.journal_id,
-        reader.name,
-        timeline,
-        lsn,
-        _wall(reader, lsn, timeline),
-        opened.told,
-        opened.assumed,
-    )
-    plans = _effort_plans(reader, report, out, disk) if best_effort else _plans(reader, report, out, disk)
-    try:
-        _write_all(plans, report, best_effort, progress or (lambda done, total: None))
-    except FrameError as error:
-        raise _refusal(reader, lsn, timeline, error.message) from error
-    return report
+    about = (reader.journal_id, reader.name, timeline, lsn, _wall(reader, lsn, timeline))
+    return RescueReport(*about, opened.told, opened.assumed, damaged_after(reader, lsn, timeline))
+
+
+def _there(plans: list[_Plan]) -> list[Path]:
+    files = [file for plan in plans for file in (plan.path, _list_path(plan.path))]
+    return [file for file in files if file.exists()]
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove the folder that was made for images which did not come about."""
+    with suppress(OSError):  # it is no folder, or holds something
+        folder.rmdir()
 
 
 def _wall(reader: JournalReader, lsn: int, timeline: int) -> int | None:
@@ -130,7 +166,8 @@ def _plans(reader: JournalReader, report: RescueReport, out: Path, disk: str | N
             for entry, path in _places(epoch.disks, disk, out)
         ]
     except NotRecoverable as error:  # data that is known to be bad
-        raise _refusal(reader, report.lsn, report.timeline, error.message) from error
+        reason = error.message.partition("; nearest before")[0]
+        raise _refusal(reader, report.lsn, report.timeline, reason) from error
 
 
 def _effort_plans(reader: JournalReader, report: RescueReport, out: Path, disk: str | None) -> list[_Plan]:

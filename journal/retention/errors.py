@@ -19,6 +19,30 @@ class FloorLowered(RefusedError):
     hint = "Add --force when history may really be given up: it cannot be brought back."
 
 
+class ThinnedAway(RefusedError):
+    """A point is to be kept that thinning has given up: `details` has `before` and `after`, the nearest kept ones."""
+
+    code = "point-thinned"
+    hint = "Name one of the nearest kept points: what was thinned away does not come back."
+
+
+class ReadOnlyJournal(UnavailableError):
+    """Something is to be changed in a journal that may not be written here."""
+
+    code = "journal-read-only"
+    hint = (
+        "Nothing was changed. Do it where the journal may be written: on its appliance, as the user that owns it;"
+        " `lastwrite retention show` and `lastwrite retention run --dry-run` only read."
+    )
+
+
+class JournalNotReadable(UnavailableError):
+    """A journal may not be read by this user."""
+
+    code = "journal-not-readable"
+    hint = "Run it as the user that owns the journal: it holds all that the VM wrote, and is for its owner alone."
+
+
 class TimelineInUse(RefusedError):
     """A timeline is to be given up that something needs."""
 

@@ -18,6 +18,7 @@ from journal.retention.thin import is_whole
 from journal.scan import SegmentScan
 
 IN_USE = "it is in use"
+NOT_ENDED = "has not ended"
 
 
 def facts_of(reader: JournalReader, timeline: int, now: int) -> Facts:
@@ -63,7 +64,7 @@ def _fixed(scans: Sequence[SegmentScan], history: History, damage: Sequence[Dama
     if newest and newest.valid_from is None and newest.gap_reason is None:
         for index, scan in enumerate(scans):
             if scan.epoch >= newest.number and not reasons[index]:
-                reasons[index] = f"the sync of epoch {newest.number} has not ended"
+                reasons[index] = f"the sync of epoch {newest.number} {NOT_ENDED}"
     return reasons
 
 

@@ -24,7 +24,7 @@ from lastwrite.failpoints import reach
 NEW_SUFFIX = ".net-new"
 FRAME_BYTES = 4 << 20
 """What a frame's payload aims at: a read of one block checks a whole frame."""
-_RECORD_SECTORS = 2048
+RECORD_SECTORS = 2048
 _LET_GO_FRAMES = 8
 _ROW_BYTES = FRAME_BYTES // frame.MAX_RECORDS
 
@@ -66,7 +66,7 @@ class NetFile:
             notes = _chunks(share.notes)
             for rank, kind in enumerate((NET_SYNC, NET_CAPTURED)):
                 bounds = np.searchsorted(rows.key, [share.epoch * 2 + rank, share.epoch * 2 + rank + 1])
-                records = records_of(rows.taken(np.arange(*bounds)), _RECORD_SECTORS)
+                records = records_of(rows.taken(np.arange(*bounds)), RECORD_SECTORS)
                 frames = list(_frames(records))
                 if (
                     kind == NET_CAPTURED
@@ -82,7 +82,7 @@ class NetFile:
     ) -> None:
         if not self._go_on():
             raise NotThinned(f"{self.path}: the work was ended before it was done")
-        records = records_of(own, _RECORD_SECTORS)
+        records = records_of(own, RECORD_SECTORS)
         table = _table(records)
         payload = self._payload(records)
         head = frame.pack_head(

@@ -64,7 +64,8 @@ class Kept(NamedTuple):
 class Job:
     """Files (indexes `first` up to before `last` of the facts) that become one net segment with these interval ends.
 
-    `bytes`: of the files, an upper bound of what is written.
+    `bytes`: of the files, an upper bound of what is written. What it covers came between `oldest` (0: not known) and
+    `newest` (ns, appliance's clock).
     """
 
     first: int
@@ -74,6 +75,8 @@ class Job:
     ends: tuple[int, ...]
     cuts: frozenset[int]
     bytes: int
+    oldest: int = 0
+    newest: int = 0
 
 
 def kept(facts: Facts, policy: Policy, now: int) -> Kept:
@@ -90,6 +93,11 @@ def kept(facts: Facts, policy: Policy, now: int) -> Kept:
     # What is needed for another reason keeps its first cut too: some taps are exact at cuts only.
     named = {cut.lsn: cut.number for cut in reversed(facts.cuts) if cut.lsn in facts.required}
     return Kept(frozenset(lsns), frozenset(numbers | set(named.values())))
+
+
+def promised(facts: Facts) -> frozenset[int]:
+    """Return the LSNs that are kept whatever is promised, bookmarks that stand in the stream among them."""
+    return facts.required | {cut.lsn for cut in facts.cuts if cut.kind == "bookmark"}
 
 
 def _is_kept(cut: CutFact, policy: Policy, now: int, filled: set[tuple[int, int]]) -> bool:
@@ -223,4 +231,5 @@ def _job(shares: Sequence[_Share], first: int, last: int, cuts: frozenset[int]) 
     ends = [lsn for share in shares for lsn in (*share.inner, *([share.file.next_lsn - 1] * share.last))]
     if not ends or ends[-1] != high - 1:
         ends.append(high - 1)
-    return Job(first, last, low, high, tuple(ends), cuts, sum(share.file.bytes for share in shares))
+    total, times = sum(share.file.bytes for share in shares), (shares[0].file.oldest, shares[-1].file.newest)
+    return Job(first, last, low, high, tuple(ends), cuts, total, *times)

@@ -153,9 +153,26 @@ def parse_tiers(text: str) -> tuple[Tier, ...]:
     return tuple(tiers)
 
 
+def require_unit(option: str, text: str | None) -> None:
+    """Refuse a bare number that a person typed for a size: 12 is hardly meant as 12 bytes. Raises BadPolicy."""
+    number = (text or "").strip()
+    if number.isdecimal() and int(number):
+        raise BadPolicy(
+            f"{option} {number} has no unit",
+            hint=f"Write it with B, KiB, MiB, GiB, TiB or PiB, such as {number}GiB, or as a share of the file system,"
+            " such as 5%. Only 0 needs no unit.",
+        )
+
+
 def tiers_text(tiers: tuple[Tier, ...]) -> str:
     """Return tiers in the form that parse_tiers reads."""
     return ", ".join(_tier_text(tier) for tier in tiers)
+
+
+def policy_text(policy: Policy) -> str:
+    """Return what a promise keeps, in words: `every write up to 1d, then 1m:3d, 1h:30d`."""
+    then = f", then {tiers_text(policy.tiers)}" if policy.tiers else ""
+    return f"every write up to {duration_text(policy.every_write)}{then}"
 
 
 def _tier_text(tier: Tier) -> str:

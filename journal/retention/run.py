@@ -14,8 +14,9 @@ from journal.frame import FrameError
 from journal.reader import JournalReader
 from journal.retention.errors import BadPolicy, FloorLowered, NoRoomToThin, NotThinned
 from journal.retention.facts import facts_of
-from journal.retention.plan import MAX_JOB_BYTES, Job, plan
+from journal.retention.plan import MAX_JOB_BYTES, Facts, Job, plan
 from journal.retention.policy import Policy, policy_of
+from journal.retention.stuck import Stuck, stuck_in
 from journal.retention.thin import Done, Thinner
 from journal.space import room
 from lastwrite.durations import duration_text
@@ -42,12 +43,18 @@ class Promise:
 
 @dataclass
 class Report:
-    """What was done: jobs by timeline, what was left and why. `short`: less than the reserve is free."""
+    """What was done: jobs by timeline, what was left and why. `short`: less than the reserve is `free` (bytes).
+
+    `stuck`: what cannot be thinned whatever is due. `steps`: by how many steps want of space has shortened the promise.
+    """
 
     done: list[tuple[int, Done]] = field(default_factory=list)
     planned: list[tuple[int, Job]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     short: bool = False
+    free: int = 0
+    stuck: list[Stuck] = field(default_factory=list)
+    steps: int = 0
 
     @property
     def freed(self) -> int:
@@ -96,23 +103,28 @@ def retain(
     shortened: int = 0,
     dry_run: bool = False,
     go_on: Callable[[], bool] = lambda: True,
+    report: Report | None = None,
 ) -> Report:
     """Do what is due at `now` (ns, appliance's clock) for every timeline of a journal.
 
-    `shortened`: so many steps of the promise are given up for want of space. `go_on` is asked before each job.
-    Raises NetSegmentBad, JournalWriteFailed; nothing is half done then.
+    `shortened`: so many steps of the promise are given up for want of space. `go_on` is asked before each job. What was
+    done is put into `report` at once, beside what was done before; the rest of it is that of this look. Raises
+    NetSegmentBad, JournalWriteFailed; nothing is half done then.
     """
-    report = Report(short=is_short(folder, promise))
+    report = Report() if report is None else report
+    report.planned, report.left, report.stuck = [], [], []
+    report.steps = shortened
+    _look_at_space(folder, promise, report)
     policy = shortened_policy(promise.policy, shortened)
     reader = JournalReader(folder)
     keep_free = promise.reserve // 8 if report.short else promise.stop_below
     for line in reader.timelines():
         facts = facts_of(reader, line.number, now)
         left = max(0, room(folder).free - keep_free)
-        jobs = plan(facts, policy, now, max_bytes=promise.max_job_bytes, room=left)
+        due, jobs = _jobs(facts, policy, promise, now, left)
         report.planned += [(line.number, job) for job in jobs]
-        due = plan(facts, policy, now, max_bytes=promise.max_job_bytes)
         report.left += _without_room(folder, line.number, due, jobs, left)
+        report.stuck += stuck_in(folder, line.number, facts, now - policy.every_write)
         if dry_run or not jobs:
             continue
         history = reader.lineage(line.number).history
@@ -121,8 +133,21 @@ def retain(
             if not go_on():
                 return report
             _do(thinner, line.number, job, report)
-    report.short = is_short(folder, promise)
+    _look_at_space(folder, promise, report)
     return report
+
+
+def _look_at_space(folder: Path, promise: Promise, report: Report) -> None:
+    report.free = room(folder).free
+    report.short = promise.reserve > 0 and report.free < promise.reserve
+
+
+def _jobs(facts: Facts, policy: Policy, promise: Promise, now: int, left: int) -> tuple[list[Job], list[Job]]:
+    """Return the jobs that are due, and those that can be done in the room that is `left` (bytes)."""
+    due = plan(facts, policy, now, max_bytes=promise.max_job_bytes)
+    if all(job.bytes <= left for job in due):
+        return due, due
+    return due, plan(facts, policy, now, max_bytes=promise.max_job_bytes, room=left)
 
 
 def _without_room(folder: Path, timeline: int, due: list[Job], jobs: list[Job], left: int) -> list[str]:

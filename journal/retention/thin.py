@@ -27,17 +27,23 @@ from journal.retention.plan import Job
 from journal.scan import Owner, SegmentScan
 from journal.space import room
 from journal.storage import sync_folder
+from journal.table import Int64s
 from lastwrite.failpoints import reach
 
 
 class Done(NamedTuple):
-    """What a job has done: the files that went and the one that came, in bytes."""
+    """What a job has done: the files that went and the one that came, in bytes.
+
+    What it covers came between `oldest` (0: not known) and `newest` (ns, appliance's clock).
+    """
 
     first_lsn: int
     next_lsn: int
     files: int
     bytes_before: int
     bytes_after: int
+    oldest: int = 0
+    newest: int = 0
 
 
 class Thinner:
@@ -82,7 +88,8 @@ class Thinner:
             new.unlink(missing_ok=True)
         old = [source.scan.path for source in sources]
         delete_files([file for file in old if file != path], path)
-        return Done(job.first_lsn, job.next_lsn, len(old), job.bytes, path.stat().st_size)
+        after = path.stat().st_size
+        return Done(job.first_lsn, job.next_lsn, len(old), job.bytes, after, job.oldest, job.newest)
 
     def name_damage(self, error: FrameError) -> None:
         """Write into the log where data turned out to be damaged: nothing is thinned there from now on."""
@@ -146,7 +153,7 @@ class Thinner:
         """Write one interval; takes its notes away from the beginning of `placed`."""
         inside = [s.scan for s in sources if s.scan.first_lsn < high and s.scan.following_lsn > low]
         numbers = np.array([n for n, s in enumerate(sources) if s.scan in inside], np.int64)
-        rows = newest(rows_of(inside, low, high, self._counted(high - 1)))
+        rows = newest(rows_of(inside, low, high, counted_epochs(self._history, high - 1)))
         count = next((n for n, note in enumerate(placed) if note.lsn >= high), len(placed))
         own, placed[:count] = placed[:count], []
         times = last_times(inside, low, high)
@@ -155,12 +162,6 @@ class Thinner:
             said = [notes.unparse(n.note) | {"lsn": n.lsn} for n in own if n.epoch == epoch]
             shares.append(EpochShare(epoch, said, times.get(epoch, 0)))
         file.add_interval(low, high, shares, rows._replace(source=numbers[rows.source]))
-
-    def _counted(self, last_lsn: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """Return the epochs whose records can count for a point from `last_lsn` on: valid ones, from the base on."""
-        valid = [epoch for epoch in self._history.epochs if epoch.valid_from is not None]
-        bases = [e.number for e in valid if e.sync != "bitmap" and (e.valid_from or 0) <= last_lsn]
-        return np.array([e.number for e in valid if e.number >= max(bases, default=0)], np.int64)
 
     def _notes(self, job: Job, sources: Sequence[SegmentData]) -> list[PlacedNote]:
         """Return the notes that stay, in their order."""
@@ -212,6 +213,13 @@ class Thinner:
                 continue
             if job.first_lsn <= point.lsn < job.next_lsn and _stands(point.lsn, sources):
                 raise NotThinned(f"LSN {point.lsn} is needed ({point.reason}): it would go away")
+
+
+def counted_epochs(history: History, last_lsn: int) -> Int64s:
+    """Return the epochs whose records can count for a point from `last_lsn` on: valid ones, from the base on."""
+    valid = [epoch for epoch in history.epochs if epoch.valid_from is not None]
+    bases = [e.number for e in valid if e.is_base and (e.valid_from or 0) <= last_lsn]
+    return np.array([e.number for e in valid if e.number >= max(bases, default=0)], np.int64)
 
 
 def _stays(placed: PlacedNote, job: Job) -> bool:

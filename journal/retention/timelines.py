@@ -25,7 +25,9 @@ def prune_timeline(folder: Path, timeline: int) -> None:
     if timeline == layout.MAIN:
         raise TimelineInUse(
             f"timeline {timeline} of {folder} is the main one",
-            hint="The main timeline goes with its journal; `lastwrite journal info DIR` lists the others.",
+            hint="It goes only with its whole journal: `lastwrite unprotect VM --delete-journal`."
+            " To keep less of its history use `lastwrite retention set VM`. `lastwrite journal info DIR` lists the"
+            " others, which can be given up.",
         )
     home = layout.timeline_folder(folder, timeline)
     _require_here(home)

@@ -1,27 +1,35 @@
-"""`lastwrite journal ...`: a journal read from its folder, with no server and no catalog."""
+"""`lastwrite journal ...`: a journal read from its folder, with no server and no catalog.
+
+With --json a key that ends in `_ns` is nanoseconds; where that is an instant, the key without the ending is the same
+as ISO 8601 in UTC.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lastwrite.errors import NotFoundError
 from plugins.cli.options import Json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.console import Console
 
-_DIR = "/var/lib/lastwrite/journals/web01"
+_HOME = "/var/lib/lastwrite/journals"
+_DIR = f"{_HOME}/web01"
 EXAMPLES = {
     "info": (f"lastwrite journal info {_DIR}",),
     "check": (f"lastwrite journal check {_DIR}", f"lastwrite journal check {_DIR} --restart"),
     "rescue": (
         f"lastwrite journal rescue {_DIR} latest web01.raw",
         f"lastwrite journal rescue {_DIR} 2026-11-22T10:00:05Z web01 --best-effort",
+        f"lastwrite journal rescue {_DIR} -1d web01.raw --disk vda --json",
     ),
     "diff": (
         f"lastwrite journal diff {_DIR} before-upgrade latest",
@@ -30,11 +38,67 @@ EXAMPLES = {
     "reindex": (f"lastwrite journal reindex {_DIR}",),
 }
 INTERRUPTED = 130
+_INSTANTS = ("wall", "first_wall", "last_wall", "first_time", "last_time", "created")
+_LENGTHS = ("mono", "offset", "frozen")
+
+
+class Stopped(KeyboardInterrupt):
+    """An interruption of which there is something to say: what is left, and what the same command does now."""
+
+    def __init__(self, message: str, hint: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message, self.hint, self.details = message, hint, details
+
+
+class JournalCommand(typer.core.TyperCommand):
+    """A command on a journal: `-1d` is a point and no option, and an interruption is told."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Write a time ago with a true minus sign, which no option begins with."""
+        return super().parse_args(ctx, [_AGO.sub("\N{MINUS SIGN}\\1", word) for word in args])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; when a VM's name was given for a folder, the error says where its journal lies."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            told = (
+                stop
+                if isinstance(stop, Stopped)
+                else Stopped("Stopped", "The same command can be given again.")
+            )
+            _tell_stopped(told, ctx.params["json"])
+            raise typer.Exit(INTERRUPTED) from stop
+        except NotFoundError as error:
+            name = str(ctx.params["folder"])  # a path of several parts is no VM's name
+            if error.code == "not-a-journal" and "/" not in name and not Path(name).exists():
+                error.hint = f"This command takes a folder, no VM's name: most often it is {_HOME}/{name}."
+            raise
+
+
+def _tell_stopped(stop: Stopped, json: bool) -> None:
+    """Print what is to be said of an interruption on stderr; as JSON it has the form of every error."""
+    from plugins.cli.output import console, say
+
+    if json:
+        import json as codec
+
+        said = {"message": stop.message, "hint": stop.hint, "details": stop.details}
+        error = {"code": "interrupted", **said, "exit_status": INTERRUPTED}
+        print(codec.dumps({"error": error}), file=sys.stderr)
+    else:
+        say(f"{stop.message}. {stop.hint}", console(stderr=True))
+
+
+_AGO = re.compile(r"^-(\d+[a-z]?)$", re.ASCII)
+PARSERS = dict.fromkeys(EXAMPLES, JournalCommand)
 
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="The journal's folder: the one with the file JOURNAL.")
 ]
-Where = Annotated[str, typer.Argument(metavar="POINT", help="latest, an LSN, cut:N, a time, or a bookmark.")]
+Where = Annotated[
+    str, typer.Argument(metavar="POINT", help="latest, a time, -10m, an LSN, cut:N, or a bookmark.")
+]
 _WAY = "a point as for rescue; N/POINT when it is on timeline N."
 First = Annotated[str, typer.Argument(metavar="A", help=f"One point: {_WAY}")]
 Second = Annotated[str, typer.Argument(metavar="B", help=f"The other: {_WAY}")]
@@ -75,32 +139,57 @@ def check(folder: Folder, restart: Restart = False, state: Kept = None, json: Js
     """
     from journal.offline.check import check as read_all
     from plugins.cli.journalview import show_check
-    from plugins.cli.output import console, say
     from plugins.cli.progress import follower
 
-    seen = {"done": 0, "total": 0}
-    try:
+    with _Stoppable("read", "goes on from there") as seen:
         with follower(json) as shown:
-
-            def progress(done: int, total: int) -> None:
-                seen.update(done=done, total=total)
-                shown.progress("Reading", done, total, "bytes")
-
+            progress = seen.following(lambda done, total: shown.progress("Reading", done, total, "bytes"))
             report = read_all(folder, progress, state=state, keep_state=True, restart=restart)
-    except KeyboardInterrupt:
-        say(_stopped(seen["done"], seen["total"]), console(stderr=True))
-        raise typer.Exit(INTERRUPTED) from None
-    _print({**plain(report), "ok": report.ok}, json, show_check)
+        counts = {"ok": report.ok, "files": report.segments + report.net_segments}
+        counts["damaged_metadata"] = report.damaged_metadata
+        _print({**plain(report), **counts}, json, show_check)
     if not report.ok:
         raise typer.Exit(5)
 
 
-def _stopped(done: int, total: int) -> str:
-    from lastwrite.text import size
+class _Stoppable:
+    """Knows how far a command is, and tells it when somebody interrupts. Raises Stopped."""
 
-    if not total:
-        return "Stopped before anything was read: the journal was being opened. The same command begins anew."
-    return f"Stopped at {size(done)} of {size(total)}. The same command goes on from there."
+    def __init__(self, done: str, then: str) -> None:
+        """`done`: read or written; `then`: what the same command does afterwards."""
+        self._word, self._then = done, then
+        self._done = self._total = 0
+
+    def following(self, then: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        """Return a progress (bytes) that is remembered, and goes on to `then`."""
+
+        def progress(done: int, total: int) -> None:
+            self._done, self._total = done, total
+            then(done, total)
+
+        return progress
+
+    def __enter__(self) -> _Stoppable:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            raise self._told([str(path) for path in getattr(error, "left", [])]) from error
+
+    def _told(self, left: list[str]) -> Stopped:
+        from lastwrite.text import size
+
+        facts = {"done_bytes": self._done, "total_bytes": self._total, "left": left}
+        if left:
+            hint = "Each of these is whole. The same command overwrites nothing: name another OUT, or delete them."
+            return Stopped(f"Stopped, and of the images there are {', '.join(left)}", hint=hint, **facts)
+        if not self._total:
+            message = f"Stopped before anything was {self._word}: the journal was being opened"
+            return Stopped(message, hint="The same command begins anew.", **facts)
+        message = f"Stopped at {size(self._done)} of {size(self._total)}"
+        if self._word == "written":
+            message += ": no image got its name, and nothing half written is left behind"
+        return Stopped(message, hint=f"The same command {self._then}.", **facts)
 
 
 def rescue(
@@ -122,17 +211,13 @@ def rescue(
     from plugins.cli.journalview import show_rescue
     from plugins.cli.progress import follower
 
-    with follower(json) as shown:
-        report = restore(
-            folder,
-            point,
-            out,
-            timeline=timeline,
-            disk=disk,
-            best_effort=best_effort,
-            progress=lambda done, total: shown.progress("Writing", done, total, "bytes"),
-        )
-    _print({**plain(report), "exact": report.exact}, json, show_rescue)
+    with _Stoppable("written", "begins anew") as seen:
+        with follower(json) as shown:
+            progress = seen.following(lambda done, total: shown.progress("Writing", done, total, "bytes"))
+            report = restore(
+                folder, point, out, timeline=timeline, disk=disk, best_effort=best_effort, progress=progress
+            )
+        _print({**plain(report), "exact": report.exact}, json, show_rescue)
     if not report.exact:
         raise typer.Exit(5)
 
@@ -177,12 +262,35 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
+def told(value: Any) -> Any:
+    """Return a report as programs get it: keys of times end in `_ns`, instants stand beside them as ISO 8601 too."""
+    if isinstance(value, list):
+        return [told(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if key in _INSTANTS and not isinstance(item, str):
+            found[key], found[f"{key}_ns"] = _iso(item), item
+        elif key in _LENGTHS and "wall" in value:  # elsewhere an offset is a place in a file
+            found[f"{key}_ns"] = item
+        else:
+            found[key] = item if key == "coordinates" else told(item)  # those are the source's own words
+    return found
+
+
+def _iso(ns: int | None) -> str | None:
+    from lastwrite.instant import format_time
+
+    return format_time(ns) if ns else None  # 0: not known
+
+
 def _print(report: dict[str, Any], json: bool, render: Callable[[dict[str, Any], Console], None]) -> None:
     from plugins.cli.output import console
 
     if json:
         import json as codec
 
-        print(codec.dumps(report, indent=2))
+        print(codec.dumps(told(report), indent=2))
     else:
         render(report, console())

@@ -41,12 +41,11 @@ def show_info(report: Report, out: Console) -> None:
 def _summary(report: Report) -> list[tuple[str, str | Text]]:
     lines = report["timelines"]
     main = lines[0]
-    segments = sum(line["segments"] - line["net_segments"] for line in lines)
+    segments = sum(line["segments"] for line in lines)
     nets = sum(line["net_segments"] for line in lines)
     files = _count(segments, "segment") + (f" and {_count(nets, 'net segment')}" if nets else "")
     direct = {True: "direct, past the page cache", False: "buffered, through the page cache", None: "-"}
     newest = f"LSN {main['latest']}" if main["latest"] is not None else "none yet"
-    damage = report["damage"] or report["lost"]
     return [
         ("VM", report["name"]),
         ("Journal", f"{report['journal']}, format {report['format']}, made {report['created']}"),
@@ -55,8 +54,16 @@ def _summary(report: Report) -> list[tuple[str, str | Text]]:
         ("Writing", direct[report["direct_io"]]),
         ("History", _from_to(main["first_time"], main["last_time"])),
         ("Points", f"{main['points']:,} on timeline 1; the newest is {newest}"),
-        ("Damage", Text(f"{len(damage)} found, see below", style=BAD) if damage else Text("none known", style=GOOD)),
+        ("Damage", _known_damage(report)),
     ]  # fmt: skip
+
+
+def _known_damage(report: Report) -> Text:
+    """Return what is known of damage: a look at the metadata and the heads of the frames proves nothing of the data."""
+    damage = report["damage"] or report["lost"]
+    found = f"{len(damage)} found, see below" if damage else "no damage in the metadata and heads"
+    unread = "data was not read, `lastwrite journal check` does"
+    return Text(f"{found}; {unread}", style=BAD if damage else "")
 
 
 def _count(number: int, what: str, many: str = "") -> str:
@@ -173,10 +180,19 @@ def show_check(report: Report, out: Console) -> None:
         )
     _damage(report, report["damaged"], out)
     if report["damaged"]:
-        say(f"\n{_count(len(report['damaged']), 'thing')} damaged. Points that do not need them can still be had: "
-            "`lastwrite journal rescue`.", out, BAD)  # fmt: skip
+        say(f"\n{_verdict(len(report['damaged']), report['damaged_metadata'])}", out, BAD)
     elif report["ok"]:
         say("Nothing is damaged.", out, GOOD)
+
+
+def _verdict(damaged: int, metadata: int) -> str:
+    """Return what is damaged in all, and what that means for whoever wants something back."""
+    if damaged == metadata:
+        what = f"{_count(metadata, 'thing')} damaged in JOURNAL and meta.log, nothing in the segments"
+        return f"{what}: every point that they hold can be had with `lastwrite journal rescue`."
+    others = f", {metadata} of them in JOURNAL and meta.log alone" if metadata else ""
+    what = f"{_count(damaged, 'thing')} damaged{others}"
+    return f"{what}. Points that do not need them can still be had: `lastwrite journal rescue`."
 
 
 def show_rescue(report: Report, out: Console) -> None:
@@ -194,6 +210,25 @@ def show_rescue(report: Report, out: Console) -> None:
         say("Every byte is that of the point.", out, GOOD)
     else:
         say(f"Not every byte is that of the point; {' and '.join(lists)} list which.", out, BAD)
+    if report["damaged_after"]:
+        _damaged_after(report["damaged_after"], out)
+
+
+def _damaged_after(bad: Report, out: Console) -> None:
+    """Print what of the history behind the point is damaged, and so not in the images."""
+    if bad["reasons"]:
+        first, last = bad["first_lsn"], max(bad["first_lsn"], bad["last_lsn"])
+        since = f", after {utc(bad['first_wall'])}" if bad["first_wall"] is not None else ""
+        until = f", up to {utc(bad['last_wall'])}" if bad["last_wall"] is not None else ""
+        say(f"There is newer history, and it is damaged: LSN {first} to {last}{since}{until}.", out, BAD)
+        _sentences(bad["reasons"], "Damaged", out, BAD)
+        if bad["whole_from"] is not None:
+            say(f"From LSN {bad['whole_from']} on it is whole again.", out)
+        else:
+            say("What can be had of it: --best-effort, with latest or with a point in there.", out)
+    if bad["torn_bytes"]:
+        say(f"The last {size(bad['torn_bytes'])} of the newest segment are no whole frame: one that was being written "
+            "and never acknowledged, or the last one, damaged.", out, WARN)  # fmt: skip
 
 
 def _image(disk: Report) -> tuple[str, ...]:
@@ -223,4 +258,10 @@ def show_reindex(report: Report, out: Console) -> None:
     made = f"{_count(report['indexes'], 'index', 'indexes')} and {_count(report['maps'], 'net map')}"
     say(f"{report['name']}: {report['deleted']} caches deleted, {made} written.", out)
     for path in report["left"]:
-        say(f"{path} is damaged and got no index.", out, WARN)
+        say(f"{path} got no index: it is damaged, or a folder stands in the index's place.", out, WARN)
+    for path in report["folders"]:
+        say(
+            f"{path} is a folder, no cache: it was left as it is. Move it away, then make the caches anew.",
+            out,
+            WARN,
+        )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from typer.core import TyperCommand
 
 from plugins.cli.commands import Command
 from plugins.cli.help import epilogue, statuses_of
@@ -27,6 +28,12 @@ def examples_of(command: Command) -> tuple[str, ...]:
     return examples[command.function]
 
 
+def _parser_of(command: Command) -> type[TyperCommand] | None:
+    """Return what reads the command's arguments, from the table `PARSERS` of its module; None: what always does."""
+    parsers: dict[str, type[TyperCommand]] = getattr(importlib.import_module(command.module), "PARSERS", {})
+    return parsers.get(command.function)
+
+
 def app_of(command: Command) -> typer.Typer:
     """Return an application with this one command, its help ending with examples and exit statuses."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -36,7 +43,8 @@ def app_of(command: Command) -> typer.Typer:
         "\b\n" + part for part in epilogue(examples_of(command), statuses_of(command)).split("\n\n")
     )
     settings = {"help_option_names": ["--help", "-h"], "max_content_width": 100}
-    app.command(help=inspect.getdoc(function), epilog=end, context_settings=settings)(function)
+    about = {"help": inspect.getdoc(function), "epilog": end, "context_settings": settings}
+    app.command(cls=_parser_of(command), **about)(function)  # type: ignore[arg-type]
     return app
 
 

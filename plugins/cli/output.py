@@ -28,6 +28,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+def escaped(json: str) -> str:
+    """Return JSON with such characters, which stand in strings only, written as `\\u009b`: it means the same."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json)
+
+
 class _Plain(Console):
     """A console whose only escapes are its own."""
 
@@ -46,7 +51,7 @@ def console(stderr: bool = False) -> Console:
 def show(result: R, json: bool, render: Callable[[R, Console], None]) -> None:
     """Print `result` as JSON, or let `render` print it for people."""
     if json:
-        print(result.model_dump_json(indent=2))
+        print(escaped(result.model_dump_json(indent=2)))
     else:
         render(result, console())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +12,10 @@ from plugins.cli.options import Config, Json, State
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from journal.retention.run import Promise
-    from plugins.retention import Shown
+    from journal.retention.holding import Held
+    from journal.retention.run import Promise, Report
+    from journal.retention.shorten import Foreseen
+    from plugins.retention import Journal, Shown
 
 EXAMPLES = {
     "show": (
@@ -23,9 +26,12 @@ EXAMPLES = {
         "lastwrite retention set web01 --every-write 3d --tiers '1m:1w, 1h:8w, 1d:2y' --floor 2d",
         "lastwrite retention set web01 --default",
     ),
-    "run": ("lastwrite retention run web01 --dry-run",),
+    "run": ("lastwrite retention run web01 --dry-run", "lastwrite retention run web01"),
     "hold": ("lastwrite retention hold web01@2026-11-22T10:00:00Z --reason 'case 4711' --until 90d",),
-    "release": ("lastwrite retention release web01 2f0c6f2e-5d0c-4f5e-9a3c-0c4c2b8f6f11",),
+    "release": (
+        "lastwrite retention release web01 2f0c6f2e-5d0c-4f5e-9a3c-0c4c2b8f6f11",
+        "lastwrite retention release web01 2f0c",
+    ),
     "prune": ("lastwrite retention prune web01 3",),
 }
 
@@ -58,15 +64,17 @@ Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why the point must be
 Until = Annotated[
     str | None, typer.Option(metavar="AGE", help="For so long; without it until it is released.")
 ]
-PinId = Annotated[str, typer.Argument(metavar="PIN", help="The id of the pin; `lastwrite retention show`.")]
+PinId = Annotated[str, typer.Argument(metavar="PIN", help="The id of the pin, or how it begins.")]
 Number = Annotated[int, typer.Argument(metavar="TIMELINE", help="Its number; `lastwrite journal info DIR`.")]
 
 
 def show(target: Target, json: Json = False, config: Config = None, state: State = None) -> None:
     """Show what is promised of a journal's history, and the forecast."""
-    from plugins.retention import locate, shown
+    from journal.retention.missing import explained
+    from plugins.retention import shown
 
-    _print(shown(locate(target, config, state)), json)
+    with explained():
+        _print(shown(_journal(target, config, state)), json)
 
 
 def set(
@@ -87,9 +95,11 @@ def set(
     A promise for more does not bring back what is gone. One for less gives history up at the next run, within
     minutes when a server runs. A shorter floor needs --force.
     """
-    from plugins.retention import changed, locate, promise, shown
+    from journal.retention.errors import BadPolicy
+    from journal.retention.missing import explained
+    from journal.retention.policy import require_unit
+    from plugins.retention import changed, promise, shown
 
-    journal = locate(target, config, state)
     words = {
         "every_write": every_write,
         "tiers": tiers,
@@ -97,15 +107,16 @@ def set(
         "when_full": when_full,
         "reserve": reserve,
     }
-    if default and any(word is not None for word in words.values()):
-        from journal.retention.errors import BadPolicy
-
-        raise BadPolicy(
-            "--default takes the whole promise of the appliance, and the other options change parts of it",
-            hint="Use --default by itself, then `lastwrite retention set` again with what is to differ.",
-        )
-    promise(journal, None if default else changed(journal, words), force=force)
-    _print(shown(journal), json)
+    with explained():
+        journal = _journal(target, config, state)
+        if default and any(word is not None for word in words.values()):
+            raise BadPolicy(
+                "--default takes the whole promise of the appliance, and the other options change parts of it",
+                hint="Use --default by itself, then `lastwrite retention set` again with what is to differ.",
+            )
+        require_unit("--reserve", reserve)
+        promise(journal, None if default else changed(journal, words), force=force)
+        _print(shown(journal), json)
 
 
 def run(
@@ -115,14 +126,34 @@ def run(
     json: Json = False,
     config: Config = None,
     state: State = None,
-) -> None:
+) -> int:
     """Bring a journal to what is promised now.
 
-    A running server does this by itself, in the background.
+    When less than the reserve is free, history is shortened as the promise says: step by step, the oldest first,
+    never below the floor. A running server does all this by itself, in the background. After Ctrl-C what was done
+    is listed, and the same command goes on.
     """
-    from plugins.retention import locate, run_now
+    import time
 
-    _print_run(run_now(locate(target, config, state), dry_run=dry_run, force=force), dry_run, json)
+    from journal.reader import JournalReader
+    from journal.retention.missing import explained
+    from journal.retention.run import Report, promise_of
+    from journal.upkeep import foresee_once, run_once
+
+    report, seen, interrupted = Report(), None, False
+    with explained():
+        journal = _journal(target, config, state)
+        promise = promise_of(JournalReader(journal.folder), journal.default, journal.default_reserve)
+        said: dict[str, Any] = {"default": journal.default, "default_reserve": journal.default_reserve}
+        try:
+            if dry_run:
+                seen = foresee_once(journal.folder, time.time_ns(), vouched=force, **said)
+            else:
+                run_once(journal.folder, time.time_ns(), vouched=force, report=report, **said)
+        except KeyboardInterrupt:
+            interrupted = True
+    _print_run(journal.folder, promise, seen.report if seen else report, seen, interrupted, json)
+    return 130 if interrupted else 0
 
 
 def hold(
@@ -133,22 +164,38 @@ def hold(
     config: Config = None,
     state: State = None,
 ) -> None:
-    """Keep a point whatever the promise says, until it is released."""
+    """Keep a point whatever the promise says, until it is released.
+
+    A time in thinned history has no state of its own any more: then the newest kept cut before it is kept, and the
+    answer says so.
+    """
+    from journal.pins import Pin
+    from journal.retention.missing import explained
+    from journal.retention.told import pin_told
     from plugins.retention import hold_point
 
-    pin = hold_point(target, reason, until, config, state)
-    _say(pin, f"LSN {pin['lsn']} is kept: pin {pin['pin']}.", json)
+    with explained():
+        _require_length(until)
+        meant = _meant(target, config, state) if "@" in target else None
+        named = f"{target.partition('@')[0]}@lsn:{meant.lsn}" if meant else target
+        pin = Pin(**hold_point(named, reason, until, config, state))
+    point = meant.told() if meant else {}
+    lines = [f"LSN {pin.lsn} is kept: pin {pin.pin}.", *(meant.sentences() if meant else ())]
+    _say(pin_told(pin) | {"point": point}, "\n".join(lines), json)
 
 
 def release(
     target: Target, pin: PinId, json: Json = False, config: Config = None, state: State = None
 ) -> None:
     """Give a pin up: the point goes when the promise says so."""
-    from journal.pins import unpin
-    from plugins.retention import locate
+    from journal.pins import named_pin, unpin
+    from journal.retention.missing import explained
 
-    unpin(locate(target, config, state).folder, pin)
-    _say({"pin": pin, "released": True}, f"Pin {pin} is given up.", json)
+    with explained():
+        folder = _journal(target, config, state).folder
+        found = named_pin(folder, pin).pin
+        unpin(folder, found)
+    _say({"pin": found, "released": True}, f"Pin {found} is given up.", json)
 
 
 def prune(
@@ -159,11 +206,78 @@ def prune(
     Its files are deleted. Refused for the main one, and while it is written or read, or anything begins on it or
     is pinned on it.
     """
+    from journal.retention.missing import explained
     from journal.retention.timelines import prune_timeline
+
+    with explained():
+        prune_timeline(_journal(target, config, state).folder, timeline)
+    _say({"timeline": timeline, "pruned": True}, f"Timeline {timeline} is given up.", json)
+
+
+# -- what stands in the way -----------------------------------------------------------------------------
+
+
+def _journal(target: str, config: Path | None, state: Path | None) -> Journal:
+    """Return the journal that is meant. Raises what locate() does, with what to do about a missing one."""
+    from journal.errors import NotAJournal
+    from journal.retention.missing import missing_hint
     from plugins.retention import locate
 
-    prune_timeline(locate(target, config, state).folder, timeline)
-    _say({"timeline": timeline, "pruned": True}, f"Timeline {timeline} is given up.", json)
+    try:
+        return locate(target, config, state)
+    except NotAJournal as error:
+        if error.hint != NotAJournal.hint:  # it has been said already
+            raise
+        folder = Path(error.message.removesuffix(" holds no journal"))  # a VM's is in the catalog
+        known_vm = "/" not in target and not folder.is_dir()
+        raise NotAJournal(error.message, hint=missing_hint(None if known_vm else folder)) from error
+
+
+def _require_length(until: str | None) -> None:
+    """Refuse a date where a length of time is asked for, and say which length it is. Raises BadHold."""
+    import time
+
+    from lastwrite.durations import UNITS
+    from lastwrite.instant import looks_like_time, parse_time
+    from plugins.retention import BadHold
+
+    if until is None or not looks_like_time(until.strip()):
+        return
+    hint = "Write a length of time from now, such as 36h, 90d or 2y"
+    try:
+        text = until.strip()
+        days = -(-(parse_time(text if len(text) > 10 else f"{text}T00:00:00") - time.time_ns()) // UNITS["d"])
+        hint += f": --until {days}d lasts to that day." if days > 0 else ". That day has passed."
+    except ValueError:
+        hint += "; without --until there is no end."
+    raise BadHold(f"--until {until} is a date, and a length of time is asked for", hint=hint)
+
+
+def _meant(target: str, config: Path | None, state: Path | None) -> Held:
+    """Return the point that VM@POINT means. Raises ThinnedAway, and what points.find() does."""
+    from journal.reader import JournalReader
+    from journal.retention.holding import held_point, lost_cut, thinned_away
+    from recovery import points
+    from recovery.errors import PointInGap, PointNotFound
+
+    name, point = points.split_target(target)
+    reader = JournalReader(_journal(name, config, state).folder)
+    try:
+        found = points.find(reader, point)
+    except (PointInGap, PointNotFound) as error:
+        is_cut = point.form is points.Form.CUT
+        lsn = lost_cut(reader, 1, point.number) if is_cut else point.number
+        named = (is_cut or point.form is points.Form.LSN) and lsn is not None
+        why = thinned_away(reader, 1, point.text, lsn or 0) if named else None
+        if why is None:
+            raise
+        raise why from error
+    timed = point.form in (points.Form.TIME, points.Form.AGO)
+    asked = found.wall if timed else None
+    return held_point(reader, found.timeline, found.lsn, found.consistency, found.cut, asked)
+
+
+# -- what is printed ------------------------------------------------------------------------------------
 
 
 def _say(fields: dict[str, Any], sentence: str, json: bool) -> None:
@@ -178,12 +292,15 @@ def _say(fields: dict[str, Any], sentence: str, json: bool) -> None:
 
 
 def _print(result: Shown, json: bool) -> None:
+    from journal.retention.told import shown_told
     from plugins.cli.output import console
 
     if json:
         import json as codec
 
-        print(codec.dumps(result.to_dict(), indent=2))
+        ends = (result.oldest, result.newest)
+        told = shown_told(str(result.folder), result.promise, result.forecast, result.pins, *ends)
+        print(codec.dumps(told, indent=2))
     else:
         _render(result, console())
 
@@ -200,8 +317,8 @@ def _render(result: Shown, out: Console) -> None:
     lasts = "as long as promised" if forecast.days_left is None else f"{forecast.days_left:.1f} days"
     out.print(fields([
         ("Oldest point", utc(result.oldest)), ("Newest point", utc(result.newest)),
-        ("Journal", f"{size(forecast.journal_bytes)} (segments {size(forecast.segment_bytes)}, "
-                    f"net segments {size(forecast.net_bytes)})"),
+        ("Journal", f"{size(forecast.journal_bytes)}, of them {forecast.segments} segments with "
+                    f"{size(forecast.segment_bytes)}, {forecast.nets} net segments with {size(forecast.net_bytes)}"),
         ("Free", f"{size(forecast.free)} (reserve {size(forecast.reserve)})"),
         ("Comes in", rate), ("Promise needs", needs), ("Space lasts", lasts if forecast.needs else "not known yet"),
     ]))  # fmt: skip
@@ -216,8 +333,7 @@ def _render(result: Shown, out: Console) -> None:
         out.print(
             table(("Pin", "Timeline", "LSN", "Reason", "Holder", "Until"), rows, right=("Timeline", "LSN"))
         )
-    if forecast.needs is None:
-        say("The forecast begins when the journal has been written for a minute.", out, DIM)
+    say(f"Of the forecast: {forecast.assumes}.", out, DIM)
 
 
 def _promise_rows(promise: Promise) -> list[tuple[str, str]]:
@@ -238,30 +354,45 @@ def _promise_rows(promise: Promise) -> list[tuple[str, str]]:
     ]
 
 
-def _print_run(result: dict[str, Any], dry_run: bool, json: bool) -> None:
-    from lastwrite.text import size
-    from plugins.cli.output import console, say, table
+def _print_run(
+    folder: Path, promise: Promise, report: Report, seen: Foreseen | None, interrupted: bool, json: bool
+) -> None:
+    from journal.retention.shorten import space_sentences
+    from journal.retention.stuck import stuck_sentences
+    from journal.retention.told import run_told
+    from plugins.cli.output import console, say
 
     if json:
         import json as codec
 
-        print(codec.dumps(result, indent=2))
+        looks = seen.looks if seen else None
+        print(codec.dumps(run_told(str(folder), promise, report, looks, interrupted=interrupted), indent=2))
         return
     out = console()
-    key = "planned" if dry_run else "done"
-    rows = [
-        (str(row["timeline"]), f"{row['first_lsn']} to {row['next_lsn'] - 1}", str(row["files"]),
-         size(row["bytes"]), str(row["points"]) if dry_run else size(row["bytes_after"]))
-        for row in result[key]
-    ]  # fmt: skip
-    last = "Points left" if dry_run else "Size now"
-    if rows:
-        out.print(
-            table(
-                ("Timeline", "LSNs", "Files", "Size", last), rows, right=("Timeline", "Files", "Size", last)
-            )
+    if not _print_jobs(report, seen, out) and not report.left and not interrupted:
+        hindered = report.stuck or report.short
+        say(
+            "Nothing is due that can be done now."
+            if hindered
+            else "Nothing is due: the journal is as promised.",
+            out,
         )
-    elif not result["left"]:
-        say("Nothing is due: the journal is as promised.", out)
-    for sentence in result["left"]:
-        say(f"Not done: {sentence}", out)
+    for sentence in [*[f"Not done: {left}" for left in report.left], *stuck_sentences(report.stuck)]:
+        say(f"{sentence[0].upper()}{sentence[1:].rstrip('.')}.", out)
+    if interrupted:
+        say("Interrupted. What is listed is done, and nothing is half done: run it again to go on.", out)
+        return
+    for sentence in space_sentences(folder, promise, report, freed=seen.freed if seen else 0):
+        say(sentence, out)
+
+
+def _print_jobs(report: Report, seen: Foreseen | None, out: Console) -> bool:
+    """Print what was done, or would be, and its total; return whether that is anything."""
+    from journal.retention.rows import run_rows
+    from plugins.cli.output import say, table
+
+    headings, rows, total = run_rows(report, seen)
+    if rows:
+        out.print(table(headings, rows, right=("Timeline", "Points", "Files", "Size", "Then", "Freed")))
+        say(total, out)
+    return bool(rows)

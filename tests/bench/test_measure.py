@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 from typing import ClassVar
 
 import pytest
+from rich.console import Console
 
 import bench.__main__ as command
 from bench.errors import MissingPeer
 from bench.measure import Benchmark, Case, Figure, Sample, require_program
+from bench.progress import Progress
 from bench.table import table_of
 
 
@@ -140,3 +143,15 @@ def test_a_missing_peer_is_an_error_that_names_its_package(
     assert command.main(["made"]) == MissingPeer.exit_code
     assert "apt install fio" in capsys.readouterr().err
     assert Made.closed == 1
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_shows_what_is_being_done_and_a_file_holds_nothing_of_it(terminal: bool) -> None:
+    shown = io.StringIO()
+    with Progress("made", Console(file=shown, force_terminal=terminal, width=100)) as progress:
+        progress.stage("preparing")
+        progress.tell("writing it")
+        progress.stage("round 1 of 2")
+    wanted = ["made, preparing", "made, preparing: writing it", "made, round 1 of 2"]
+    assert [words in shown.getvalue() for words in wanted] == [terminal] * 3
+    assert terminal or not shown.getvalue()

@@ -129,7 +129,9 @@ class Machine:
         base = writer.valid_base and choices.random() < 0.7
         every = {(disk, block) for disk, size in DISKS.items() for block in range(-(-size // 4096))}
         line.valid = False
-        self.tap.begin("bitmap" if base else "full" if writer.valid_base else "initial")
+        self.tap.begin(
+            choices.choice(["bitmap", "delta"]) if base else "full" if writer.valid_base else "initial"
+        )
         todo = sorted(line.dirty() if base else every)
         self.save()
         choices.shuffle(todo)

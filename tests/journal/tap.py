@@ -145,10 +145,10 @@ class Guest:
     def epoch(self, *, valid: bool) -> None:
         """One whole epoch, which reaches its sync-end or not, and then writes that nobody captured."""
         writer = self.tap.writer
-        sync = self.random.choice(["bitmap", "full"]) if writer.valid_base else "initial"
+        sync = self.random.choice(["bitmap", "delta", "full"]) if writer.valid_base else "initial"
         self.tap.begin(sync)
         every = {(d, b) for d, image in self.images.items() for b in range(-(-len(image) // 4096))}
-        blocks = sorted(self.dirty if sync == "bitmap" else every)
+        blocks = sorted(self.dirty if sync in ("bitmap", "delta") else every)
         self.random.shuffle(blocks)
         while blocks:
             if not valid and len(blocks) < 3:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from journal.map.net import PER_BLOCK, Extents, joined, merged, net_of
+from journal.map.net import PER_BLOCK, Extents, distinct, is_among, joined, merged, net_of
 
 DISK = 200
 Listed = list[tuple[int, int, int]]
@@ -87,3 +87,25 @@ def test_a_discard_of_the_largest_disk_among_many_writes_costs_no_time_by_its_le
     net = net_of(start, sectors, place)
     assert time.process_time() - begun < 5
     assert int(net.sectors.sum()) == disk and int((net.place > 0).sum()) == 999
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([0, 1, 0xFFFF, 0x10000, 0x10001, 0xFFFF_FFFF, 1 << 32, (1 << 45) - 1]), max_size=40
+    )
+)
+def test_the_newest_of_blocks_wins_however_far_apart_they_lie(blocks: list[int]) -> None:
+    start = np.array(blocks, np.int64) * PER_BLOCK
+    place = np.arange(len(blocks), dtype=np.int64) * 1000 + 1
+    net = net_of(start, np.full(len(blocks), PER_BLOCK, np.int64), place)
+    newest = {block: 1 + index * 1000 for index, block in enumerate(blocks)}
+    found = {s // PER_BLOCK: p for s, p in zip(net.start.tolist(), net.place.tolist(), strict=True)}
+    assert found == newest and net.start.tolist() == sorted(net.start.tolist())
+
+
+@given(st.lists(st.integers(-5, 5)), st.lists(st.integers(-5, 5)))
+def test_distinct_and_is_among_are_those_of_sets(values: list[int], wanted: list[int]) -> None:
+    ascending = distinct(np.array(wanted, np.int64))
+    assert ascending.tolist() == sorted(set(wanted))
+    assert is_among(np.array(values, np.int64), ascending).tolist() == [value in wanted for value in values]

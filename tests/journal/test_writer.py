@@ -188,13 +188,14 @@ def test_a_frame_that_may_not_follow_changes_nothing(tap: Tap, what: str) -> Non
     assert tap.writer.commit() == (3, 4)
 
 
-def test_nothing_of_an_epoch_follows_its_gap_and_a_bitmap_needs_a_base(tap: Tap) -> None:
+def test_nothing_of_an_epoch_follows_its_gap_and_bitmap_and_delta_need_a_base(tap: Tap) -> None:
     tap.begin()
     tap.gap()
     with pytest.raises(BadSequence):
         tap.write(0, 0, bytes(512))
-    with pytest.raises(BadSequence, match="bitmap"):
-        tap.begin("bitmap")
+    for adding in ("bitmap", "delta"):
+        with pytest.raises(BadSequence, match=f"syncs a {adding}, but there is no valid epoch"):
+            tap.begin(adding)
     tap.begin("full")
     assert tap.writer.epoch == 2 and tap.writer.epoch_open
 

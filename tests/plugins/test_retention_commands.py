@@ -67,19 +67,19 @@ def answer(capsys: Capture, *words: object) -> Any:
 def test_a_promise_is_shown_changed_and_kept(journal: Path, tmp_path: Path, capsys: Capture) -> None:
     state = ("--state", tmp_path / "state")
     first = answer(capsys, "retention", "show", "web01", *state)
-    assert first["promise"]["own"] is False and first["forecast"]["write_rate"] > 0
+    assert first["promise"]["own"] is False and first["forecast"]["write_rate_bytes_per_day"] > 0
     assert first["journal"] == str(journal)
     assert answer(capsys, "retention", "show", journal) | {"forecast": 0} == first | {"forecast": 0}
     words = ("--every-write", "6h", "--tiers", "1h:1d, 6h:30d", "--floor", "1d")
     changed = answer(capsys, "retention", "set", "web01", *words, *state)
-    assert changed["promise"]["own"] and changed["promise"]["every_write"] == 6 * HOUR
+    assert changed["promise"]["own"] and changed["promise"]["every_write_ns"] == 6 * HOUR
     status, out, _ = ask(capsys, "retention", "show", "web01", *state)
     assert status == 0 and "one point a hour up to 1d" not in out and "one point an hour up to 1d" in out
     planned = answer(capsys, "retention", "run", "web01", "--dry-run", *state)
     assert planned["planned"] and not planned["done"]
     assert not list((journal / "timelines/0001").glob("*.net"))
     done = answer(capsys, "retention", "run", "web01", *state)
-    assert done["done"] and done["freed"] > 0 and not done["left"]
+    assert done["done"] and done["freed_bytes"] > 0 and not done["left"]
     assert list((journal / "timelines/0001").glob("*.net"))
     status, out, _ = ask(capsys, "retention", "run", "web01", *state)
     assert status == 0 and "Nothing is due" in out
@@ -101,7 +101,9 @@ def test_what_makes_no_sense_or_breaks_the_floor_is_refused_with_a_hint(
         assert status == 2 and "hint: " in err, words
     status, _, err = ask(capsys, "retention", "set", journal, "--floor", "1h")
     assert status == 6 and "the guaranteed floor of 1d would become 1h" in err and "--force" in err
-    assert answer(capsys, "retention", "set", journal, "--floor", "1h", "--force")["promise"]["floor"] == HOUR
+    assert (
+        answer(capsys, "retention", "set", journal, "--floor", "1h", "--force")["promise"]["floor_ns"] == HOUR
+    )
     for target, expected in (("web99", 3), ("./web99", 3)):
         assert ask(capsys, "retention", "show", target, "--state", journal.parents[1])[0] == expected
 

@@ -80,7 +80,7 @@ def test_a_promise_of_another_version_can_be_replaced(journal: Path, capsys: Cap
     refused(capsys, "show", journal)
     refused(capsys, "set", journal, "--every-write", "6h", status=6)
     changed = answer(capsys, "retention", "set", journal, "--every-write", "6h", "--force")
-    assert changed["promise"]["every_write"] == 6 * HOUR
+    assert changed["promise"]["every_write_ns"] == 6 * HOUR
     metalog.append(journal, {"meta": "retention", "policy": other, "created": WALL})
     assert answer(capsys, "retention", "set", journal, "--default", "--force")["promise"]["own"] is False
 

@@ -95,7 +95,7 @@ def _loops_in(folder: Path) -> list[str]:
 
 @contextmanager
 def mounted(device: str | Path, kind: str, place: Path, *options: str) -> Iterator[Path]:
-    """Mount a device (or with the option `loop` a file) for the length of a `with` block."""
+    """Mount a device for the length of a `with` block."""
     place.mkdir(exist_ok=True)
     words = ["-o", ",".join(options)] if options else []
     shell("mount", "-t", kind, *words, device, place)
@@ -103,6 +103,22 @@ def mounted(device: str | Path, kind: str, place: Path, *options: str) -> Iterat
         yield place
     finally:
         shell("umount", place)
+
+
+@contextmanager
+def mounted_image(image: Path, kind: str, place: Path) -> Iterator[Path]:
+    """Mount a file system in a file, by a loop device of its own, for the length of a `with` block.
+
+    Not with `mount -o loop`: that takes a loop device which has the file already. When a process made itself a mount
+    namespace while the last image was mounted, that device is still there, with the last image's content in memory.
+    """
+    disk = LoopDisk.of(image)
+    try:
+        options = ("nouuid",) if kind == "xfs" else ()  # such a namespace still has the same UUID mounted
+        with mounted(disk.path, kind, place, *options) as folder:
+            yield folder
+    finally:
+        disk.close()
 
 
 @contextmanager

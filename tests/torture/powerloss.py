@@ -6,8 +6,11 @@ goes into the captured order. In a crash image everything must be there whose ma
 
 from __future__ import annotations
 
+import pickle
 import random
+import shutil
 import subprocess
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -125,18 +128,26 @@ class PowerLoss:
         path = self.folder / "crash.img"
         for place in crash_places(stream, self.chance, images, self.upkeeps):
             disk.advance(place)
+            path.unlink(missing_ok=True)  # a loop device that cannot go yet keeps the old one
             save(disk.image(self.chance), path)
             promise = self.promises[disk.newest_mark] if disk.newest_mark >= 0 else None
             self.seen["images"] += 1
             try:
-                with places.mounted(
-                    self._recovered(path), self.kind, self.folder / "crashed", "loop"
-                ) as mounted:
+                image = self._recovered(path)
+                with places.mounted_image(image, self.kind, self.folder / "crashed") as mounted:
                     self._look(mounted / JOURNAL, promise)
             except verify.Lost as lost:
-                raise verify.Lost(
-                    f"{self.kind}, power failed at record {place} of {len(stream)}: {lost}"
-                ) from lost
+                where = f"{self.kind}, power failed at record {place} of {len(stream)}"
+                raise verify.Lost(f"{where}: {lost} (kept in {self._keep(disk, stream, place)})") from lost
+
+    def _keep(self, disk: CrashDisk, stream: list[Captured], place: int) -> Path:
+        """Keep what broke: with it the same image, and any other of this stream, can be made and looked at again."""
+        kept = Path(tempfile.mkdtemp(prefix="lastwrite-broken-"))
+        shutil.copy(self.folder / "crash.img", kept)
+        pending = [(write.offset, len(write.data), write.sure) for write in disk.pending]
+        story = {"stream": stream, "place": place, "promises": self.promises, "pending": pending}
+        (kept / "stream.pickle").write_bytes(pickle.dumps(story | {"durable": disk.durable}))
+        return kept
 
     def _recovered(self, path: Path) -> Path:
         """Let e2fsck replay ext4's journal, as at boot; XFS replays when it is mounted."""

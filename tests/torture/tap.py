@@ -83,7 +83,11 @@ class TortureTap(TapDouble):
         """Begin an epoch behind what is durable, with a sync of every block, or of what may differ."""
         places = self.dirty() if base else self.every_block()
         self.attached, self.ring, self.next_lsn = True, [], next_lsn
-        self.start(epoch, "bitmap" if base else "full" if self.truth.epochs else "initial", places)
+        self.start(
+            epoch,
+            self.random.choice(["bitmap", "delta"]) if base else "full" if self.truth.epochs else "initial",
+            places,
+        )
 
     def start(self, epoch: int, sync: str, places: set[Place]) -> None:
         """Send the note that begins an epoch; what waits is left to its sync."""

@@ -129,5 +129,7 @@ class Truth:
         """Return the epoch that a point needs nothing before: the newest valid one that sent every block."""
         epoch = self.epoch_at(lsn)
         assert epoch is not None, lsn
-        numbers = [e.number for e in self.epochs if e.valid_from is not None and e.sync != "bitmap"]
+        numbers = [
+            e.number for e in self.epochs if e.valid_from is not None and e.sync not in ("bitmap", "delta")
+        ]
         return numbers[bisect_right(numbers, epoch.number) - 1]
