@@ -47,13 +47,15 @@ def connect(address: Address, tls: ssl.SSLContext, **options: Any) -> Channel:
 
 
 def await_message(channel: Channel, kind: str, seconds: float = 15.0) -> Message:
-    """Return the next message of a type, pings and acks aside."""
+    """Return the next message of a type, pings and acks aside. Raises ChannelClosed when it is refused."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for item in channel.pump(0.2):
             assert isinstance(item, dict)
             if item["type"] == kind:
                 return item
+            if item["type"] == "error":  # it closes behind it
+                raise ChannelClosed(f"{item['code']}: {item['message']}")
             assert item["type"] in ("ping", "ack"), item
     raise AssertionError(f"no {kind} came within {seconds} s")
 

@@ -217,7 +217,10 @@ class DamageTrial:
             for disk in self.truth.sizes:
                 good = verify.served_or_refused(reader, self.truth, lsn, disk)
                 self.seen["served" if good else "refused"] += 1
-                if not good and not self._may_refuse(where, lsn, disk):
+                cut_off = (
+                    writer_was_here and in_tail and lsn >= where.first_lsn
+                )  # as a frame never acknowledged
+                if not good and not cut_off and not self._may_refuse(where, lsn, disk):
                     verify.served(reader, self.truth, lsn)
 
     def _may_refuse(self, where: Where, lsn: int, disk: int) -> bool:

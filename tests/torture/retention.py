@@ -26,13 +26,21 @@ UPKEEP_POINTS_ELSEWHERE = ("meta-half", "meta-written", "meta-synced")
 ROUNDS_PER_JOURNAL = 9
 
 WORKER = """
-import ctypes, json, os, sys
+import ctypes, json, os, sys, time
 from pathlib import Path
+from journal.errors import JournalBusy
 from journal.retention.policy import Policy, Tier
 from journal.retention.timelines import prune_timeline
 from journal.upkeep import upkeep
 from journal.writer import JournalWriter
 from lastwrite import failpoints
+def opened(folder):  # as soon as the receiver has closed it, whose tap went away
+    for _ in range(300):
+        try:
+            return JournalWriter.open(folder)
+        except JournalBusy:
+            time.sleep(0.1)
+    return JournalWriter.open(folder)
 def work(order):
     folder = Path(order["folder"])
     if order["do"] == "upkeep":
@@ -41,7 +49,7 @@ def work(order):
         assert not done.problems, done.problems
         print(json.dumps(len(done.retention.done)), flush=True)
     elif order["do"] == "fork":
-        with JournalWriter.open(folder) as writer:
+        with opened(folder) as writer:
             print(json.dumps(writer.fork(order["lsn"], order["name"])), flush=True)
     else:
         prune_timeline(folder, order["timeline"])

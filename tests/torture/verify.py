@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from journal.errors import NotRecoverable
-from journal.frame import parse_header
+from journal.frame import FrameError, parse_header
 from journal.history import Damage
 from journal.offline.check import CheckReport, check
 from journal.reader import JournalReader
@@ -30,11 +30,14 @@ def stored_frames(folder: Path) -> Counter[bytes]:
     """Return the bytes of every whole frame in the plain segments, found with no help of journal/."""
     found: Counter[bytes] = Counter()
     for path in folder.glob("timelines/*/*.seg"):
-        data, place = path.read_bytes(), 4096
-        while data[place : place + 4] == b"LWF1":
-            end = place + parse_header(data[place : place + 64]).frame_bytes
-            found[data[place:end]] += 1
-            place = end
+        data = path.read_bytes()
+        for place in range(4096, len(data), 4096):  # not from frame to frame: one may be damaged
+            if data[place : place + 4] == b"LWF1":
+                try:
+                    length = parse_header(data[place : place + 64]).frame_bytes
+                except FrameError:
+                    continue
+                found[data[place : place + length]] += 1
     return found
 
 
