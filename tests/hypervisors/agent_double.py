@@ -101,7 +101,7 @@ class AgentDouble:
     def _guest_exec_status(self, pid: int) -> dict[str, Any]:
         process = self._processes[pid]
         try:
-            out, err = process.communicate(self._inputs[pid] or None, timeout=0.01)
+            out, err = process.communicate(self._inputs.pop(pid, None) or None, timeout=0.01)
         except subprocess.TimeoutExpired:
             return {"exited": False}
         rc = process.returncode
