@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from journal.errors import DamagedJournal
-from journal.frame import parse_header
+from journal.frame import FrameError, parse_header
 from journal.offline.check import check
 from journal.reader import JournalReader
 from journal.upkeep import upkeep
@@ -72,8 +72,12 @@ def segments_of(folder: Path) -> list[Segment]:
     paths = [path for end in ("seg", "net") for path in folder.glob(f"timelines/0001/*.{end}")]
     for path in sorted(paths):
         data, place, frames = path.read_bytes(), _HEADER, []
-        while data[place : place + 4] == b"LWF1":
-            head = parse_header(data[place : place + 64])
+        while place < len(data) and data[place : place + 8] != b"LWEND001":
+            try:
+                head = parse_header(data[place : place + 64])
+            except FrameError:  # damaged before: on to the next block
+                place += _HEADER
+                continue
             end = place + head.frame_bytes
             frames.append((place, place + head.head_bytes, end, head.first_lsn, head.next_lsn, head.epoch))
             place = end
@@ -156,7 +160,8 @@ class DamageTrial:
         place = self.chance.randrange(frame[0], frame[2])
         with self._path(segment).open("r+b") as file:
             file.truncate(place)
-        where = Where(frame[3], segment.last[4], segment.last[5], False)
+        first_lsn = min(frame[3], frame[4] - 1)  # where its notes stand, when it has no record
+        where = Where(first_lsn, segment.last[4], segment.last[5], False)
         self._look(f"{segment.path.name} cut short at {place}", segment, where)
         self.seen["a segment cut short"] += 1
 
