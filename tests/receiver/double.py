@@ -46,6 +46,17 @@ def connect(address: Address, tls: ssl.SSLContext, **options: Any) -> Channel:
         raise
 
 
+def exchange(receiver: Channel, sender: Channel, count: int) -> list[Item]:
+    """Pump both ends in turn until `count` items came."""
+    items: list[Item] = []
+    deadline = time.monotonic() + 20
+    while len(items) < count:
+        assert time.monotonic() < deadline
+        sender.pump(0)
+        items += receiver.pump(0)
+    return items
+
+
 def await_message(channel: Channel, kind: str, seconds: float = 15.0) -> Message:
     """Return the next message of a type, pings and acks aside. Raises ChannelClosed when it is refused."""
     deadline = time.monotonic() + seconds

@@ -18,6 +18,7 @@ from guesttap.channel import Channel, ChannelClosed, Frame, Item
 from guesttap.protocol import ProtocolError, encode
 from journal.frame import CAPTURED, MAX_PAYLOAD_BYTES, FrameBuilder, verify
 from lastwrite.errors import LastwriteError
+from tests.receiver.double import exchange
 
 Ends = tuple[Channel, socket.socket]
 
@@ -58,17 +59,6 @@ def tls_pair() -> Iterator[tuple[Channel, Channel]]:
     yield pair
     for channel in pair:
         channel.close()
-
-
-def exchange(receiver: Channel, sender: Channel, count: int) -> list[Item]:
-    """Pump both ends in turn until `count` items came."""
-    items: list[Item] = []
-    deadline = time.monotonic() + 20
-    while len(items) < count:
-        assert time.monotonic() < deadline
-        sender.pump(0)
-        items += receiver.pump(0)
-    return items
 
 
 def test_frames_and_messages_come_whole_and_in_order_over_tls(tls_pair: tuple[Channel, Channel]) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import pytest
 import trustme
 
-from guesttap.channel import Channel, ChannelClosed, Frame, Item
+from guesttap.channel import Channel, ChannelClosed, Frame
 from guesttap.protocol import Message
 from guesttap.receiver.tls import TlsSocket
 from journal.frame import verify
+from tests.receiver.double import exchange
 from tests.receiver.test_channel import big_frame
 
 AUTHORITY = trustme.CA()
@@ -53,23 +54,13 @@ def ends() -> Iterator[tuple[TlsSocket, ssl.SSLSocket]]:
         end.close()
 
 
-def pumped(receiver: Channel, sender: Channel, count: int) -> list[Item]:
-    items: list[Item] = []
-    deadline = time.monotonic() + 20
-    while len(items) < count:
-        assert time.monotonic() < deadline
-        sender.pump(0)
-        items += receiver.pump(0)
-    return items
-
-
 def test_frames_and_messages_in_both_directions(ends: tuple[TlsSocket, ssl.SSLSocket]) -> None:
     receiver, sender = Channel(ends[0]), Channel(ends[1])
     frame = big_frame()
     for number in range(3):
         sender.send_message({"type": "n", "number": number})
         sender.send_frame(frame)
-    items = pumped(receiver, sender, 6)
+    items = exchange(receiver, sender, 6)
     assert [item["number"] for item in items[::2] if isinstance(item, dict)] == [0, 1, 2]
     for item in items[1::2]:
         assert isinstance(item, Frame)
@@ -77,7 +68,7 @@ def test_frames_and_messages_in_both_directions(ends: tuple[TlsSocket, ssl.SSLSo
     answers: list[Message] = [{"type": "ack", "lsn": lsn, "padding": "x" * 5000} for lsn in range(300)]
     for answer in answers:
         receiver.send_message(answer)
-    assert pumped(sender, receiver, 300) == answers
+    assert exchange(sender, receiver, 300) == answers
 
 
 def test_a_peer_that_does_not_read_gets_everything_later() -> None:
@@ -89,7 +80,7 @@ def test_a_peer_that_does_not_read_gets_everything_later() -> None:
     for _ in range(20):
         channel.pump(0)
     assert channel.pending_bytes > 0
-    items = pumped(Channel(other), channel, 3)
+    items = exchange(Channel(other), channel, 3)
     assert [item["rest"] == rest for item in items if isinstance(item, dict)] == [True] * 3
     assert channel.pending_bytes == 0
     channel.close()
